@@ -1,0 +1,36 @@
+"""Replies that no flow wrote: refusals, and recorded ones that are asked for again."""
+
+from __future__ import annotations
+
+from coflows.broker.topology import reply_queue, session_queue
+from coflows.dispatch.records import Outgoing, TurnRecord
+from coflows.model.failure import Failure
+from coflows.model.layout import done_key, reply_key
+from coflows.model.messages import ReplyAddress, ReplyMode, new_message_id
+from coflows.model.wire import Call, Recall, Reply
+from coflows.session import Session
+from coflows.store.base import Store
+
+
+def refusal(session: Session, reply_to: ReplyAddress, failure: Failure) -> Outgoing:
+    """The reply that says why there is no other."""
+    payload: Reply | Call
+    if reply_to.mode is ReplyMode.PUSH and reply_to.flow_id is not None:
+        payload = Call(flow_id=reply_to.flow_id, answers=reply_to.message_id, failure=failure.to_dict())
+    else:
+        payload = Reply(answers=reply_to.message_id, failure=failure.to_dict())
+    data = session.encode(payload)
+    return Outgoing(reply_queue(reply_to), reply_to.user_id, new_message_id(), reply_to.message_id, data)
+
+
+def recorded(session: Session, store: Store, recall: Recall, sender: str) -> Outgoing:
+    """The recorded reply to a message of ``sender``'s, for the session that asks; or that there is none yet."""
+    queue = session_queue(sender, recall.session).name
+    later = store.get(reply_key(recall.flow_id, recall.message_id))
+    for turn in (recall.message_id, None if later is None else later.value.decode()):
+        done = None if turn is None else store.get(done_key(recall.flow_id, turn))
+        answer = None if done is None else TurnRecord.decode(done.value).answer_to(recall.message_id, sender)
+        if answer is not None:
+            return Outgoing(queue, sender, new_message_id(), recall.message_id, answer.data)
+    pending = session.encode(Reply(answers=recall.message_id, pending=True))
+    return Outgoing(queue, sender, new_message_id(), recall.message_id, pending)

@@ -1,0 +1,110 @@
+"""Builds flows from their mounts, and keeps those that may be used again."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coflows.codec.state import decode_state
+from coflows.endpoints import find_endpoint, read
+from coflows.errors import FlowClassError, InstanceNotFoundError
+from coflows.flows import Flow
+from coflows.flows.loading import resolve_flow_class
+from coflows.instances import Instance, find_instance
+from coflows.model.layout import metadata_key
+from coflows.store.base import Store
+
+CACHE_SIZE = 10_000
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A flow that is ready for a turn. ``state`` is its encoded state as last committed, None before its first
+    turn."""
+
+    instance: Instance
+    flow: Flow
+    parallel: bool
+    state: bytes | None
+
+
+class Loader:
+    """Thread-safe. An instance's cached flow is only asked for by the turn that has the instance's lane."""
+
+    def __init__(self, store: Store, base_paths: Sequence[Path]) -> None:
+        self._store = store
+        self._base_paths = tuple(base_paths)
+        self._cache: OrderedDict[str, Loaded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, flow_id: str) -> Instance:
+        """The instance; raises InstanceNotFoundError."""
+        with self._lock:
+            cached = self._cache.get(flow_id)
+        if cached is not None:
+            entry = self._store.get(metadata_key(flow_id))
+            if entry is not None and entry.version == cached.instance.version:
+                return cached.instance
+            self.forget(flow_id)
+        instance = find_instance(self._store, flow_id)
+        if instance is None:
+            raise InstanceNotFoundError(
+                f"There is no instance {flow_id}.", hint="It may have been deleted; fetch one with get_flow_instance."
+            )
+        return instance
+
+    def load(self, instance: Instance) -> Loaded:
+        """A flow with its config and state. Raises FlowClassError or FlowConfigError."""
+        flow_id = instance.path.flow_id
+        with self._lock:
+            cached = self._cache.get(flow_id)
+            if cached is not None:
+                self._cache.move_to_end(flow_id)
+                return cached
+        return self._build(instance)
+
+    def is_singleton(self, instance: Instance) -> bool:
+        """Whether it belongs to its endpoint rather than to who mounted it."""
+        endpoint = find_endpoint(self._store, instance.path.endpoint)
+        return endpoint is not None and endpoint.singleton
+
+    def keep(self, loaded: Loaded) -> None:
+        """Use it again for the next turn, now that its state is committed."""
+        if loaded.parallel:
+            return
+        with self._lock:
+            self._cache[loaded.instance.path.flow_id] = loaded
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+
+    def forget(self, flow_id: str) -> None:
+        """Build it anew for the next turn, from what is committed."""
+        with self._lock:
+            self._cache.pop(flow_id, None)
+
+    def forget_partition(self, partition: int) -> None:
+        """Forget all instances of a partition: another worker may have changed them."""
+        with self._lock:
+            gone = [key for key, one in self._cache.items() if one.instance.address.partition == partition]
+            for flow_id in gone:
+                del self._cache[flow_id]
+
+    def _build(self, instance: Instance) -> Loaded:
+        endpoint = find_endpoint(self._store, instance.path.endpoint)
+        overrides = self._store.get(instance.path.key("config_overrides"))
+        if endpoint is None or overrides is None:
+            raise FlowClassError(f"Endpoint {instance.path.endpoint!r} was deleted.", hint="Serve it again.")
+        flow_class = resolve_flow_class(endpoint.flow_class_name, self._base_paths)
+        flow = flow_class(flow_config=flow_class.get_config(**read(overrides.value)))
+        state = None
+        if not endpoint.parallel:
+            entry = self._store.get(instance.path.key("state"))
+            state = None if entry is None else entry.value
+        if state is None:
+            flow.set_up_flow_state()
+        else:
+            flow.set_flow_state(decode_state(state))
+        return Loaded(instance, flow, endpoint.parallel, state)

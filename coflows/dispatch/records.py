@@ -1,0 +1,68 @@
+"""What a committed turn leaves behind: all that it sent, so that it can be sent again but never be run again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from coflows.codec.wire import decode, encode
+from coflows.model.messages import ReplyAddress
+
+MAX_RECORD = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An encoded payload on its way: to which queue, for whom. ``answers`` is the message it replies to, None for a
+    message that is no reply."""
+
+    queue: str
+    recipient: str
+    message_id: str
+    answers: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A turn that was committed ``at`` (seconds since the epoch), and what it sent."""
+
+    sent: tuple[Outgoing, ...]
+    at: float = field(default_factory=time.time)
+
+    def encode(self) -> bytes:
+        """The bytes of it; ``decode`` reads them back."""
+        sent = [[one.queue, one.recipient, one.message_id, one.answers, one.data] for one in self.sent]
+        return encode({"at": self.at, "sent": sent})
+
+    @classmethod
+    def decode(cls, data: bytes) -> TurnRecord:
+        """Read a record of the user's own store."""
+        value = decode(data, max_bytes=MAX_RECORD)
+        return cls(tuple(Outgoing(*fields) for fields in value["sent"]), value["at"])
+
+    def answer_to(self, message_id: str, recipient: str) -> Outgoing | None:
+        """What this turn answered to ``recipient``'s message, or None."""
+        return next(
+            (one for one in self.sent if one.answers == message_id and one.recipient == recipient), None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PushCall:
+    """A message sent by a flow that wants the reply as a turn: who may answer, and who waits for the outcome."""
+
+    owner: str
+    origin: ReplyAddress | None
+
+    def encode(self) -> bytes:
+        """The bytes of it; ``decode`` reads them back."""
+        return encode({"owner": self.owner, "origin": self.origin.to_dict() if self.origin else None})
+
+    @classmethod
+    def decode(cls, data: bytes) -> PushCall:
+        """Read a record of the user's own store."""
+        value: dict[str, Any] = decode(data, max_bytes=MAX_RECORD)
+        origin = value["origin"]
+        return cls(value["owner"], ReplyAddress.from_dict(origin) if origin else None)

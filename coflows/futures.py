@@ -1,0 +1,170 @@
+"""The reply that a caller waits for, and the key by which another process can wait for it again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coflows.errors import CallCancelledError, CallTimeoutError, NameInvalidError
+from coflows.model.address import InstanceAddress
+from coflows.model.failure import Failure
+from coflows.model.messages import FlowMessage
+from coflows.model.names import check_token
+from coflows.model.wire import Reply
+
+logger = logging.getLogger(__name__)
+
+SLOW_REPLY = 15.0
+"""Seconds of waiting after which a log line says what may be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class FutureKey:
+    """What is needed to ask for a recorded reply: which message, sent to which instance."""
+
+    address: InstanceAddress
+    message_id: str
+
+    def __str__(self) -> str:
+        where = self.address
+        partition = "-" if where.partition is None else str(where.partition)
+        return "/".join(
+            (where.user_id, where.flow_endpoint, where.flow_id, where.dispatch_point, partition, self.message_id)
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> FutureKey:
+        """Read what ``str`` wrote; raises NameInvalidError."""
+        try:
+            user_id, endpoint, flow_id, point, partition, message_id = text.split("/")
+            address = InstanceAddress.from_dict(
+                {
+                    "user_id": user_id,
+                    "flow_endpoint": endpoint,
+                    "flow_id": flow_id,
+                    "dispatch_point": point,
+                    "partition": None if partition == "-" else int(partition),
+                }
+            )
+            return cls(address, check_token(message_id))
+        except (ValueError, AttributeError) as error:
+            raise NameInvalidError(f"{text!r} is no future's key.", hint="Pass what future.key gave.") from error
+
+
+class FlowFuture:
+    """A reply to come. Thread-safe; ``await future`` gives the data.
+
+    Waiting raises RemoteFlowError when the flow raised, the runtime's typed error when the call could not be made,
+    CallTimeoutError (a TimeoutError) when ``timeout`` seconds pass first, CallCancelledError after ``cancel()``.
+    A timeout loses nothing: wait again, or keep ``key`` and give it to ``Client.reopen_future`` in any process of
+    the same user.
+    """
+
+    def __init__(
+        self,
+        key: FutureKey,
+        reply: Future[Reply],
+        *,
+        pause: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._key = key
+        self._reply = reply
+        self._pause = pause
+
+    @property
+    def key(self) -> str:
+        """The text by which another process can wait for the same reply."""
+        return str(self._key)
+
+    def get_message(self, timeout: float | None = None) -> FlowMessage:
+        """Wait for the reply; ``timeout`` in seconds, None waits for as long as it takes."""
+        return self._message(self._wait(timeout))
+
+    def get_data(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for the reply and give its data."""
+        return self.get_message(timeout).data
+
+    def try_get_message(self) -> FlowMessage | None:
+        """The reply when it is there, else None; raises as ``get_message`` does when the call failed."""
+        return self._message(self._wait(0)) if self._reply.done() else None
+
+    def try_get_data(self) -> dict[str, Any] | None:
+        """The reply's data when it is there, else None; raises as ``get_message`` does when the call failed."""
+        message = self.try_get_message()
+        return None if message is None else message.data
+
+    def done(self) -> bool:
+        """Whether waiting would return or raise at once."""
+        return self._reply.done()
+
+    def cancel(self) -> bool:
+        """Stop waiting; True unless the reply was there already. The flow may still work the message off."""
+        return self._reply.cancel()
+
+    def __await__(self) -> Generator[Any, None, dict[str, Any]]:
+        return self._get_data_async().__await__()
+
+    async def _get_data_async(self) -> dict[str, Any]:
+        try:
+            reply = await asyncio.shield(asyncio.wrap_future(self._reply))
+        except asyncio.CancelledError:
+            if self._reply.cancelled():
+                raise self._cancelled() from None
+            raise
+        return self._message(reply).data
+
+    def _wait(self, timeout: float | None) -> Reply:
+        try:
+            if self._reply.done():
+                return self._reply.result()
+            with self._pause():
+                return self._wait_blocking(timeout)
+        except CancelledError:
+            raise self._cancelled() from None
+
+    def _wait_blocking(self, timeout: float | None) -> Reply:
+        first = SLOW_REPLY if timeout is None else min(timeout, SLOW_REPLY)
+        try:
+            return self._reply.result(first)
+        except TimeoutError:
+            if self._reply.done() or first == timeout:
+                return self._expired(timeout)
+        logger.warning(
+            "No reply from %s after %.0f s; still waiting. Is a dispatch worker for %r running there?",
+            self._where,
+            first,
+            self._key.address.dispatch_point,
+        )
+        try:
+            return self._reply.result(None if timeout is None else timeout - first)
+        except TimeoutError:
+            return self._expired(timeout)
+
+    def _expired(self, timeout: float | None) -> Reply:
+        if self._reply.done():
+            return self._reply.result()
+        raise CallTimeoutError(
+            f"No reply from {self._where} within {timeout} s.",
+            hint="The call is not lost: wait again, or keep future.key and give it to cl.reopen_future(key).",
+        )
+
+    def _message(self, reply: Reply) -> FlowMessage:
+        if reply.failure is not None:
+            raise Failure.from_dict(reply.failure).to_error(self._where)
+        message = FlowMessage.from_dict(reply.message or {"data": reply.value or {}})
+        return replace(message, sender=self._key.address.user_id, reply_to=None)
+
+    def _cancelled(self) -> CallCancelledError:
+        return CallCancelledError(f"The call to {self._where} was cancelled.")
+
+    @property
+    def _where(self) -> str:
+        return f"{self._key.address.flow_endpoint} of user {self._key.address.user_id[:8]}"
+
+    def __repr__(self) -> str:
+        return f"<FlowFuture {'done' if self.done() else 'pending'} of {self._where}>"

@@ -1,0 +1,86 @@
+"""Instances as they stand in their owner's store: found, listed, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coflows.endpoints import read
+from coflows.model.address import InstanceAddress
+from coflows.model.layout import (
+    METADATA,
+    MountPath,
+    calls_prefix,
+    done_prefix,
+    metadata_key,
+    mounts_prefix,
+    parse_mount_key,
+    replies_prefix,
+)
+from coflows.store.base import Store
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A mounted instance: its place, its address, and the addresses of its subflows. ``version`` is that of its
+    metadata; a commit on condition of it fails once the instance is deleted."""
+
+    path: MountPath
+    address: InstanceAddress
+    subflows: Mapping[str, InstanceAddress]
+    version: int
+
+
+def find_instance(store: Store, flow_id: str) -> Instance | None:
+    """The instance, or None when there is none or it is being deleted."""
+    metadata = store.get(metadata_key(flow_id))
+    if metadata is None:
+        return None
+    value = read(metadata.value)
+    path = MountPath(value["flow_endpoint"], value["user_id"], flow_id)
+    init = store.get(path.key("init"))
+    if init is None:
+        return None
+    record = read(init.value)
+    return Instance(
+        path=path,
+        address=InstanceAddress.from_dict(record["address"]),
+        subflows={key: InstanceAddress.from_dict(value) for key, value in record["subflows"].items()},
+        version=metadata.version,
+    )
+
+
+def instance_ids(store: Store) -> Iterator[str]:
+    """The ids of all instances, in order, read a page at a time."""
+    for key in all_keys(store, METADATA):
+        yield key[len(METADATA) :]
+
+
+def mounted_ids(store: Store, endpoint: str) -> list[str]:
+    """The ids of all instances of one endpoint."""
+    found: dict[str, Any] = {}
+    for key in all_keys(store, mounts_prefix(endpoint)):
+        parsed = parse_mount_key(key)
+        if parsed is not None:
+            found[parsed[0].flow_id] = None
+    return list(found)
+
+
+def instance_keys(store: Store, path: MountPath) -> list[str]:
+    """All keys that an instance has: its mount, its metadata, and the record of its turns."""
+    flow_id = path.flow_id
+    prefixes = (path.prefix, done_prefix(flow_id), replies_prefix(flow_id), calls_prefix(flow_id))
+    return [metadata_key(flow_id), *(key for prefix in prefixes for key in all_keys(store, prefix))]
+
+
+def all_keys(store: Store, prefix: str) -> Iterator[str]:
+    """All keys under a prefix, read a page at a time."""
+    start: str | None = None
+    while page := store.keys(prefix, start=start, limit=PAGE):
+        yield from page
+        if len(page) < PAGE:
+            return
+        start = page[-1] + "\x01"

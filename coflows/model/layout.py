@@ -1,0 +1,124 @@
+"""The keys of a user's store: the mount tree, instance metadata, and what the dispatch worker keeps.
+
+flows:{endpoint}:init | flow_class_name | default_dispatch_point | singleton | parallel_dispatch
+flows:{endpoint}:mounts:{client}:{flow_id}:init | config_overrides | state [| dispatch_point_override]
+instance_metadata:{flow_id}          whose instance it is and at which endpoint
+fetched:{flow_id}                    address of an instance that this user fetched from another
+points:{dispatch_point}              how many partitions the point has
+leases:{dispatch_point}:{partition}  which worker commits for the partition; the version is the epoch
+workers:{dispatch_point}:{worker}    the workers that share the point's partitions
+done:{flow_id}:{message_id}          a turn that was committed, with all that it sent
+replies:{flow_id}:{message_id}       the turn that answered a message, where that was a later one
+calls:{flow_id}:{message_id}         a push call in flight: who may answer, and who waits for the outcome
+released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SERVE_FIELDS = ("init", "flow_class_name", "default_dispatch_point", "singleton", "parallel_dispatch")
+FLOWS = "flows:"
+METADATA = "instance_metadata:"
+FETCHED = "fetched:"
+DONE = "done:"
+
+
+class MountPath(NamedTuple):
+    """The place of an instance in its owner's mount tree. ``client`` is a user id, or "local"."""
+
+    endpoint: str
+    client: str
+    flow_id: str
+
+    def key(self, field: str) -> str:
+        """The key of one of its fields."""
+        return f"{self.prefix}{field}"
+
+    @property
+    def prefix(self) -> str:
+        """What all its keys begin with."""
+        return f"flows:{self.endpoint}:mounts:{self.client}:{self.flow_id}:"
+
+
+def endpoint_prefix(endpoint: str) -> str:
+    """What all keys of an endpoint begin with."""
+    return f"flows:{endpoint}:"
+
+
+def serve_key(endpoint: str, field: str) -> str:
+    """The key of one field of a serve entry."""
+    return f"flows:{endpoint}:{field}"
+
+
+def mounts_prefix(endpoint: str) -> str:
+    """What the keys of all instances of an endpoint begin with."""
+    return f"flows:{endpoint}:mounts:"
+
+
+def parse_mount_key(key: str) -> tuple[MountPath, str] | None:
+    """The mount and field that a key belongs to, or None for any other key."""
+    parts = key.split(":")
+    if len(parts) == 6 and parts[0] == "flows" and parts[2] == "mounts":
+        return MountPath(parts[1], parts[3], parts[4]), parts[5]
+    return None
+
+
+def metadata_key(flow_id: str) -> str:
+    """Whose instance it is, and at which endpoint."""
+    return f"{METADATA}{flow_id}"
+
+
+def fetched_key(flow_id: str) -> str:
+    """The address of an instance fetched from another user."""
+    return f"{FETCHED}{flow_id}"
+
+
+def point_key(dispatch_point: str) -> str:
+    """The record of a dispatch point."""
+    return f"points:{dispatch_point}"
+
+
+def lease_key(dispatch_point: str, partition: int) -> str:
+    """The lease of a partition."""
+    return f"leases:{dispatch_point}:{partition}"
+
+
+def workers_prefix(dispatch_point: str) -> str:
+    """What the keys of all workers of a dispatch point begin with."""
+    return f"workers:{dispatch_point}:"
+
+
+def done_prefix(flow_id: str) -> str:
+    """What the records of all turns of an instance begin with."""
+    return f"{DONE}{flow_id}:"
+
+
+def done_key(flow_id: str, message_id: str) -> str:
+    """The record of a committed turn."""
+    return f"{DONE}{flow_id}:{message_id}"
+
+
+def replies_prefix(flow_id: str) -> str:
+    """What the late replies of an instance begin with."""
+    return f"replies:{flow_id}:"
+
+
+def reply_key(flow_id: str, message_id: str) -> str:
+    """Which turn answered a message, where that was a later one than its own."""
+    return f"replies:{flow_id}:{message_id}"
+
+
+def calls_prefix(flow_id: str) -> str:
+    """What the push calls of an instance begin with."""
+    return f"calls:{flow_id}:"
+
+
+def call_key(flow_id: str, message_id: str) -> str:
+    """A push call in flight."""
+    return f"calls:{flow_id}:{message_id}"
+
+
+def released_key(user_id: str, request_id: str) -> str:
+    """The mark of a fetch request that was taken back."""
+    return f"released:{user_id}:{request_id}"

@@ -1,0 +1,136 @@
+"""What flows send each other: a message, and the address that its reply goes to."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from coflows.errors import SerializationError
+from coflows.model.names import check_dispatch_point, check_flow_id, check_token, check_user_id
+
+
+def new_message_id() -> str:
+    """A random id: 128 bits as 32 lowercase hex digits."""
+    return secrets.token_hex(16)
+
+
+class ReplyMode(StrEnum):
+    """Where the reply to a message goes."""
+
+    NO_REPLY = "no_reply"
+    """Nowhere: nobody waits for it."""
+    PUSH = "push"
+    """Into the mailbox of the instance that asked, as a new turn."""
+    STORAGE = "storage"
+    """To the session that asked, and on record at the flow until it is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAddress:
+    """Where to send the reply to one message: a session of ``user_id``, or the mailbox of one of his instances.
+
+    ``message_id`` is the message being answered. ``session`` is set for STORAGE; ``flow_id``, ``dispatch_point`` and
+    ``partition`` (None: the point's parallel queue) for PUSH.
+    """
+
+    mode: ReplyMode
+    user_id: str
+    message_id: str
+    session: str | None = None
+    flow_id: str | None = None
+    dispatch_point: str | None = None
+    partition: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A msgpack-able dict; ``from_dict`` reads it back."""
+        return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> ReplyAddress:
+        """Check and build; raises NameInvalidError or SerializationError. Safe on data from other users."""
+        try:
+            mode = ReplyMode(value["mode"])
+            address = cls(
+                mode=mode,
+                user_id=check_user_id(value["user_id"]),
+                message_id=check_token(value["message_id"]),
+                session=check_token(value["session"], "Session id") if mode is ReplyMode.STORAGE else None,
+            )
+            if mode is not ReplyMode.PUSH:
+                return address
+            partition = value.get("partition")
+            if partition is not None and not (type(partition) is int and 0 <= partition < 4096):
+                raise SerializationError(f"Reply address has partition {partition!r}.")
+            return replace(
+                address,
+                flow_id=check_flow_id(value["flow_id"]),
+                dispatch_point=check_dispatch_point(value["dispatch_point"]),
+                partition=partition,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SerializationError(f"Reply address is malformed: {error}.") from error
+
+
+@dataclass(slots=True)
+class FlowMessage:
+    """A message to a flow, or a reply from one.
+
+    ``data`` is what the author sees; everything else is filled in by the runtime. ``input_message_id`` is the id of
+    the message that this one answers. ``sender`` (a user id) is proven by the envelope the message came in and None
+    on one that was not received. ``reply_to`` is where a reply to this message goes, None when nobody waits.
+    Not thread-safe; the runtime never changes a message that the author holds.
+    """
+
+    data: dict[str, Any]
+    message_id: str = field(default_factory=new_message_id)
+    input_message_id: str | None = None
+    created_at: float = field(default_factory=time.time)
+    sender: str | None = None
+    src_flow_id: str | None = None
+    reply_to: ReplyAddress | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, dict):
+            raise SerializationError(
+                f"A message's data is a dict, not {type(self.data).__name__}.",
+                hint='Wrap it, for instance {"value": ...}.',
+            )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was made here to be sent, rather than received from somebody or made as a reply."""
+        return self.sender is None and self.input_message_id is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict of plain values around ``data``; ``from_dict`` reads it back."""
+        return {
+            "data": self.data,
+            "message_id": self.message_id,
+            "input_message_id": self.input_message_id,
+            "created_at": self.created_at,
+            "sender": self.sender,
+            "src_flow_id": self.src_flow_id,
+            "reply_to": self.reply_to.to_dict() if self.reply_to else None,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> FlowMessage:
+        """Check and build; raises SerializationError or NameInvalidError. Safe on data from other users."""
+        try:
+            sender, source, answered = value.get("sender"), value.get("src_flow_id"), value.get("input_message_id")
+            reply_to = value.get("reply_to")
+            return cls(
+                data=value["data"],
+                message_id=check_token(value["message_id"]),
+                input_message_id=None if answered is None else check_token(answered),
+                created_at=float(value["created_at"]),
+                sender=None if sender is None else check_user_id(sender),
+                src_flow_id=None if source is None else check_flow_id(source),
+                reply_to=None if reply_to is None else ReplyAddress.from_dict(reply_to),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SerializationError(f"Message is malformed: {error!r}.") from error

@@ -1,0 +1,138 @@
+"""What is inside an envelope: the few kinds of payload that users send each other, checked as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from coflows.errors import SerializationError
+from coflows.model.names import (
+    check_dispatch_point,
+    check_endpoint,
+    check_flow_id,
+    check_subflow_key,
+    check_token,
+    check_user_id,
+)
+
+MAX_DEPTH = 32
+"""How deep a tree of instances may be."""
+MAX_FAN_OUT = 512
+"""How many subflows one flow may have."""
+MAX_TREE = 2_000
+"""How many instances one fetch may mount over all users."""
+
+PayloadT = TypeVar("PayloadT")
+
+Token = Annotated[str, AfterValidator(check_token)]
+FlowId = Annotated[str, AfterValidator(check_flow_id)]
+UserId = Annotated[str, AfterValidator(check_user_id)]
+Endpoint = Annotated[str, AfterValidator(check_endpoint)]
+Point = Annotated[str, AfterValidator(check_dispatch_point)]
+SubflowKey = Annotated[str, AfterValidator(check_subflow_key)]
+
+
+class Payload(BaseModel):
+    """Base of all payloads: strict, closed and immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A msgpack-able dict."""
+        return self.model_dump()
+
+
+class Call(Payload):
+    """A message to an instance, or (with ``failure`` or an ``input_message_id`` in it) a push reply to one.
+
+    ``reply`` is the reply address less the user id, which is always the sender's own.
+    """
+
+    kind: Literal["call"] = "call"
+    flow_id: FlowId
+    message: dict[str, Any] | None = None
+    reply: dict[str, Any] | None = None
+    answers: Token | None = None
+    failure: dict[str, Any] | None = None
+
+
+class Recall(Payload):
+    """Ask for the recorded reply to a message sent before."""
+
+    kind: Literal["recall"] = "recall"
+    flow_id: FlowId
+    message_id: Token
+    session: Token
+
+
+class Reply(Payload):
+    """What a session waits for: a message, a value, or a failure; or that it is ``pending`` still."""
+
+    kind: Literal["reply"] = "reply"
+    answers: Token
+    message: dict[str, Any] | None = None
+    value: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
+    pending: bool = False
+
+
+class FetchItem(Payload):
+    """One instance asked for: at which endpoint, with which overrides."""
+
+    key: SubflowKey
+    flow_endpoint: Endpoint
+    config_overrides: dict[str, Any] = Field(default_factory=dict)
+    initial_state: dict[str, Any] | None = None
+    dispatch_point_override: Point | None = None
+
+
+class ChainLink(Payload):
+    """One hop of the path that led to a fetch."""
+
+    user_id: UserId
+    flow_endpoint: Endpoint
+
+
+class Fetch(Payload):
+    """Ask a user for instances of his flows. ``chain`` is the path that led here; ``deadline`` is in seconds since the
+    epoch."""
+
+    kind: Literal["fetch"] = "fetch"
+    request_id: Token
+    session: Token
+    items: list[FetchItem] = Field(min_length=1, max_length=MAX_FAN_OUT)
+    chain: list[ChainLink] = Field(default_factory=list, max_length=MAX_DEPTH + 1)
+    deadline: float
+
+
+class Release(Payload):
+    """Give instances back: those listed, or all that ``withdrawn`` (a fetch's request id) mounted or will mount."""
+
+    kind: Literal["release"] = "release"
+    request_id: Token
+    session: Token
+    flow_ids: list[FlowId] = Field(default_factory=list, max_length=MAX_TREE)
+    withdrawn: Token | None = None
+
+
+InstancePayload = Annotated[Call | Recall, Field(discriminator="kind")]
+DoorPayload = Annotated[Fetch | Release, Field(discriminator="kind")]
+
+
+def read_payload(adapter: TypeAdapter[PayloadT], value: object) -> PayloadT:
+    """Check decoded data against a payload type; raises SerializationError that names the first bad field."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SerializationError(f"Payload is malformed at {place or 'the top'}: {first['msg']}.") from error
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """``value`` when it is a mapping, else SerializationError."""
+    if isinstance(value, Mapping):
+        return value
+    raise SerializationError(f"Expected a mapping, not {type(value).__name__}.")

@@ -1,0 +1,82 @@
+"""A mounted instance as its caller holds it: package a message, send it, await the reply."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from coflows.futures import FlowFuture
+from coflows.model.address import InstanceAddress
+from coflows.model.messages import FlowMessage
+
+
+class CallPort(Protocol):
+    """How a proxy's messages leave: a client's session, or the turn of the flow that holds the proxy."""
+
+    def new_message_id(self, data: dict[str, Any]) -> str:
+        """An id for a message to be packaged."""
+
+    def send(self, address: InstanceAddress, message: FlowMessage) -> None:
+        """Send; nobody waits for a reply."""
+
+    def push(self, address: InstanceAddress, message: FlowMessage) -> None:
+        """Send; the reply becomes a turn of the instance that asked."""
+
+    def call(self, address: InstanceAddress, message: FlowMessage, *, confirm: bool) -> FlowFuture:
+        """Send; the future gets the reply. With ``confirm``, return once the message is durable."""
+
+
+class FlowProxy:
+    """An instance, its own user's or another's. Thread-safe; costs nothing until a message is sent."""
+
+    def __init__(self, address: InstanceAddress, port: CallPort) -> None:
+        self.address = address
+        self._port = port
+
+    @property
+    def flow_endpoint(self) -> str:
+        """The endpoint that it is an instance of."""
+        return self.address.flow_endpoint
+
+    @property
+    def user_id(self) -> str:
+        """The user whose flow it is."""
+        return self.address.user_id
+
+    def get_instance_id(self) -> str:
+        """The instance's id."""
+        return self.address.flow_id
+
+    def package_input_message(self, data: dict[str, Any]) -> FlowMessage:
+        """A new message with ``data``. Sending it twice is sending it once: its id says that it is the same."""
+        return FlowMessage(data=data, message_id=self._port.new_message_id(data))
+
+    def send_message(self, message: FlowMessage) -> None:
+        """Send, and wait for no reply. Durable when it returns (inside a turn: when the turn is committed).
+
+        Raises InstanceNotFoundError, SerializationError, MessageTooLargeError or BrokerUnavailableError; so do the
+        methods below.
+        """
+        self._port.send(self.address, self._own(message))
+
+    def get_reply(self, message: FlowMessage) -> None:
+        """Send; the reply comes as a new message to the flow that calls this, with ``input_message_id`` equal to
+        ``message.message_id``. Only inside a flow's ``run``."""
+        self._port.push(self.address, self._own(message))
+
+    def get_reply_future(self, message: FlowMessage) -> FlowFuture:
+        """Send, and give a future of the reply. The message is durable when this returns."""
+        return self._port.call(self.address, self._own(message), confirm=True)
+
+    def ask(self, data: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Send ``data`` and wait for the reply's data; ``timeout`` in seconds, None waits for as long as it takes."""
+        message = self.package_input_message(data)
+        return self._port.call(self.address, message, confirm=False).get_data(timeout)
+
+    def _own(self, message: FlowMessage) -> FlowMessage:
+        """A received message that is sent on is a new message with the same data."""
+        if message.is_new:
+            return message
+        return self.package_input_message(message.data)
+
+    def __repr__(self) -> str:
+        return f"<FlowProxy {self.flow_endpoint} {self.get_instance_id()} of user {self.user_id[:8]}>"

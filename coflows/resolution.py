@@ -1,0 +1,114 @@
+"""Decides, without I/O, what fetching an instance takes: cycle and depth checks, ids, and which user gives what."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coflows.errors import FlowCycleError, FlowInstanceError
+from coflows.flows.config import SubflowSpec
+from coflows.model.names import LOCAL
+from coflows.model.wire import MAX_DEPTH, MAX_FAN_OUT, ChainLink, FetchItem
+
+DEADLINE_SHARE = 0.9
+"""Part of the remaining time that a hop gives the next one, so that the inner error arrives before the outer."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """One instance to mount here. ``client`` is the user id of who asks, or "local"; ``chain`` the path that led
+    here, from the root; ``deadline`` in seconds since the epoch. The same ``request_id`` mounts the same instance."""
+
+    endpoint: str
+    client: str
+    request_id: str
+    deadline: float
+    config_overrides: dict[str, Any] = field(default_factory=dict)
+    initial_state: dict[str, Any] | None = None
+    dispatch_point_override: str | None = None
+    chain: tuple[ChainLink, ...] = ()
+    withdrawal: str | None = None
+    """The key that marks the request as taken back."""
+
+    @property
+    def flow_id(self) -> str:
+        """The id of the instance that this request mounts."""
+        return flow_id_of(self.request_id, self.client, self.endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The subflows to mount here, and those to fetch from each other user."""
+
+    local: Mapping[str, SubflowSpec]
+    remote: Mapping[str, Mapping[str, SubflowSpec]]
+
+
+def derive_id(request_id: str, *parts: str) -> str:
+    """The request id of a part of a request: the same each time it is made again (BLAKE2b, 128 bits)."""
+    text = "\0".join((request_id, *parts))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def flow_id_of(request_id: str, client: str, endpoint: str) -> str:
+    """The instance id that a request gives; different for each client, so nobody can pick another's id."""
+    return str(uuid.UUID(hex=derive_id(request_id, client, endpoint)))
+
+
+def extend_chain(chain: Sequence[ChainLink], user_id: str, endpoint: str) -> tuple[ChainLink, ...]:
+    """The chain with this flow at its end. Raises FlowCycleError when it is in it already, FlowInstanceError when
+    the chain is too long."""
+    link = ChainLink(user_id=user_id, flow_endpoint=endpoint)
+    longer = (*chain, link)
+    if link in chain:
+        raise FlowCycleError(
+            f"The flow contains itself: {' -> '.join(_shown(one) for one in longer[chain.index(link):])}.",
+            hint="Point one of these subflows at another endpoint.",
+        )
+    if len(longer) > MAX_DEPTH:
+        raise FlowInstanceError(
+            f"The tree of subflows is deeper than {MAX_DEPTH}: {_shown(longer[0])} -> ... -> {_shown(link)}.",
+            hint="Flatten it, or let a flow fetch its subflow when it needs it.",
+        )
+    return longer
+
+
+def plan(specs: Mapping[str, SubflowSpec], user_id: str) -> Plan:
+    """Group the subflows of a flow of ``user_id`` by the user who gives them; raises FlowInstanceError when there
+    are too many."""
+    if len(specs) > MAX_FAN_OUT:
+        raise FlowInstanceError(f"The flow has {len(specs)} subflows; at most {MAX_FAN_OUT} are allowed.")
+    local: dict[str, SubflowSpec] = {}
+    remote: dict[str, dict[str, SubflowSpec]] = {}
+    for key, spec in specs.items():
+        if spec.user_id in (LOCAL, user_id):
+            local[key] = spec
+        else:
+            remote.setdefault(spec.user_id, {})[key] = spec
+    return Plan(local, remote)
+
+
+def fetch_items(specs: Mapping[str, SubflowSpec]) -> list[FetchItem]:
+    """What to ask another user for."""
+    return [
+        FetchItem(key=key, flow_endpoint=spec.flow_endpoint, config_overrides=spec.config_overrides)
+        for key, spec in specs.items()
+    ]
+
+
+def next_deadline(deadline: float, now: float) -> float:
+    """The deadline for the next hop: a share of what is left."""
+    return now + max(deadline - now, 0.0) * DEADLINE_SHARE
+
+
+def describe(key: str, endpoint: str, user_id: str) -> str:
+    """A subflow as a link of an error's chain."""
+    where = "this user" if user_id == LOCAL else f"user {user_id}"
+    return f"subflow {key!r} ({endpoint} at {where})"
+
+
+def _shown(link: ChainLink) -> str:
+    return f"{link.flow_endpoint}@{link.user_id[:8]}"

@@ -1,0 +1,251 @@
+"""What a user does with flows: serve, unserve and delete endpoints, fetch and delete instances."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from coflows.client import Client
+from coflows.codec.wire import encode
+from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint
+from coflows.errors import ConflictError, FlowConfigError, InstanceNotFoundError
+from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
+from coflows.flows.loading import resolve_flow_class
+from coflows.instances import find_instance, instance_keys, mounted_ids
+from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, serve_key
+from coflows.model.messages import new_message_id
+from coflows.model.names import (
+    LOCAL,
+    check_dispatch_point,
+    check_endpoint,
+    check_flow_id,
+    check_user_id,
+)
+from coflows.model.address import InstanceAddress
+from coflows.endpoints import read
+from coflows.model.wire import FetchItem
+from coflows.mounting import Mounted, Mounter
+from coflows.proxy import FlowProxy
+from coflows.releasing import await_releases, release_addresses, remove_instance
+from coflows.resolution import MountRequest
+from coflows.store.base import ABSENT
+
+logger = logging.getLogger(__name__)
+
+DISPATCH_POINT = "coflows_dispatch"
+FETCH_TIMEOUT = 60.0
+
+
+class IgnoredConfigWarning(UserWarning):
+    """Overrides for a singleton that somebody had mounted before with another config."""
+
+
+def serve_flow(
+    cl: Client,
+    flow_class_name: str,
+    flow_endpoint: str,
+    dispatch_point: str = DISPATCH_POINT,
+    parallel_dispatch: bool = False,
+    singleton: bool = False,
+) -> bool:
+    """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was.
+
+    Its messages are worked off by dispatch workers of ``dispatch_point``: in order and one at a time for each
+    instance, or with ``parallel_dispatch`` all at once and without state. A ``singleton`` has one instance for all.
+    Raises NameInvalidError, FlowClassError or FlowConfigError, and then serves nothing.
+    """
+    check_endpoint(flow_endpoint)
+    check_dispatch_point(dispatch_point)
+    known = find_endpoint(cl.store, flow_endpoint)
+    if known is not None and known.served:
+        logger.info("%s is served already.", flow_endpoint)
+        return False
+    flow_class = resolve_flow_class(flow_class_name, cl.settings.flow_modules)
+    subflow_specs(flow_class.get_config())
+    ensure_point(cl, dispatch_point)
+    endpoint = Endpoint(flow_endpoint, flow_class_name, dispatch_point, singleton, parallel_dispatch, True, {})
+    init = serve_key(flow_endpoint, "init")
+    try:
+        cl.store.commit(endpoint.writes(), conditions={init: ABSENT})
+    except ConflictError:
+        return False
+    logger.info("Started serving %s at flows:%s.", flow_class_name, flow_endpoint)
+    logger.info("dispatch_point: %s", dispatch_point)
+    logger.info("parallel_dispatch: %s", parallel_dispatch)
+    logger.info("singleton: %s", singleton)
+    return True
+
+
+def recursive_serve_flow(
+    cl: Client,
+    flow_class_name: str,
+    flow_endpoint: str,
+    dispatch_point: str = DISPATCH_POINT,
+    parallel_dispatch: bool = False,
+    singleton: bool = False,
+) -> bool:
+    """Serve a flow and, the same way, those of its subflows that are this user's and not served yet.
+
+    A subflow is served with the class that its ``flow_class_name`` names. Everything is checked before anything is
+    served. True when the flow itself was not served yet.
+    """
+    todo: dict[str, str] = {}
+    _collect(cl, flow_class_name, flow_endpoint, todo)
+    outcome = False
+    for endpoint, class_name in reversed(todo.items()):
+        outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton)
+    return outcome
+
+
+def _collect(cl: Client, flow_class_name: str, flow_endpoint: str, todo: dict[str, str]) -> None:
+    check_endpoint(flow_endpoint)
+    todo[flow_endpoint] = flow_class_name
+    flow_class = resolve_flow_class(flow_class_name, cl.settings.flow_modules)
+    for key, spec in subflow_specs(flow_class.get_config()).items():
+        if spec.user_id not in (LOCAL, cl.user_id) or spec.flow_endpoint in todo:
+            continue
+        if not is_flow_served(cl, spec.flow_endpoint):
+            _collect(cl, _class_of(flow_class_name, key, spec), spec.flow_endpoint, todo)
+
+
+def _class_of(parent: str, key: str, spec: SubflowSpec) -> str:
+    if spec.flow_class_name is None:
+        raise FlowConfigError(
+            f"Subflow {key!r} of {parent} is not served at {spec.flow_endpoint!r}, and its config has no "
+            f"flow_class_name to serve it with.",
+            hint=f"Add flow_class_name to subflows_config.{key}, or serve {spec.flow_endpoint!r} first.",
+        )
+    return spec.flow_class_name
+
+
+def is_flow_served(cl: Client, flow_endpoint: str) -> bool:
+    """Whether this user serves a flow at the endpoint."""
+    return cl.store.get(serve_key(check_endpoint(flow_endpoint), "init")) is not None
+
+
+def unserve_flow(cl: Client, flow_endpoint: str) -> bool:
+    """Stop giving out instances. Those that are there go on. False when it was not served."""
+    key = serve_key(check_endpoint(flow_endpoint), "init")
+    entry = cl.store.get(key)
+    if entry is None:
+        return False
+    cl.store.commit(deletes=[key])
+    logger.info("Stopped serving at flows:%s.", flow_endpoint)
+    return True
+
+
+def delete_flow_endpoint(cl: Client, flow_endpoint: str) -> bool:
+    """Stop serving and delete all instances of the endpoint. Their subflows stay. False when there was nothing."""
+    prefix = endpoint_prefix(check_endpoint(flow_endpoint))
+    if not cl.store.keys(prefix, limit=1):
+        return False
+    unserve_flow(cl, flow_endpoint)
+    for flow_id in mounted_ids(cl.store, flow_endpoint):
+        _remove_if_there(cl, flow_id)
+    cl.store.commit(deletes=cl.store.keys(prefix))
+    logger.info("Deleted flows:%s.", flow_endpoint)
+    return True
+
+
+def _remove_if_there(cl: Client, flow_id: str) -> None:
+    instance = find_instance(cl.store, flow_id)
+    if instance is not None:
+        cl.store.commit(deletes=instance_keys(cl.store, instance.path))
+
+
+def delete_all_flow_endpoints(cl: Client) -> int:
+    """Delete all endpoints with their instances; gives how many there were."""
+    names = list(endpoint_names(cl.store))
+    for name in names:
+        delete_flow_endpoint(cl, name)
+    cl.store.commit(deletes=cl.store.keys(METADATA))
+    return len(names)
+
+
+def get_flow_instance(
+    cl: Client,
+    flow_endpoint: str,
+    user_id: str = LOCAL,
+    config_overrides: dict[str, Any] | None = None,
+    initial_state: dict[str, Any] | None = None,
+    dispatch_point_override: str | None = None,
+    timeout: float = FETCH_TIMEOUT,
+) -> FlowProxy:
+    """Fetch an instance of a flow, this user's ("local") or another's, with its tree of subflows.
+
+    Another user needs a get_instance worker running; he is waited for up to ``timeout`` seconds. Overrides of a
+    singleton that was mounted before with other values are ignored, and an IgnoredConfigWarning names them.
+
+    Raises NameInvalidError, EndpointNotFoundError, UnknownUserError, CallTimeoutError, FlowConfigError,
+    FlowClassError, FlowCycleError or FlowInstanceError (naming the chain of subflows); then nothing stays mounted.
+    """
+    check_endpoint(flow_endpoint)
+    overrides = config_overrides or {}
+    check_overrides(overrides)
+    if dispatch_point_override is not None:
+        check_dispatch_point(dispatch_point_override)
+    mounter, deadline, request_id = Mounter(cl), time.time() + timeout, new_message_id()
+    if user_id in (LOCAL, cl.user_id):
+        mounted = mounter.mount(
+            MountRequest(
+                endpoint=flow_endpoint,
+                client=LOCAL,
+                request_id=request_id,
+                deadline=deadline,
+                config_overrides=overrides,
+                initial_state=initial_state,
+                dispatch_point_override=dispatch_point_override,
+            )
+        )
+    else:
+        item = FetchItem(
+            key="root",
+            flow_endpoint=flow_endpoint,
+            config_overrides=overrides,
+            initial_state=initial_state,
+            dispatch_point_override=dispatch_point_override,
+        )
+        mounted = mounter.fetch(check_user_id(user_id), request_id, item, deadline)
+        cl.store.commit({fetched_key(mounted.address.flow_id): encode(mounted.address.to_dict())})
+    _tell(mounted)
+    return cl.proxy(mounted.address)
+
+
+def _tell(mounted: Mounted) -> None:
+    address = mounted.address
+    logger.info("Fetched %s of %s at user %s.", address.flow_id, address.flow_endpoint, address.user_id)
+    for text in mounted.warnings:
+        logger.warning("%s", text)
+        warnings.warn(text, IgnoredConfigWarning, stacklevel=3)
+
+
+def delete_flow_instance(cl: Client, flow_id: str) -> None:
+    """Delete an instance: one of this user's, or one that he fetched from another. Its subflows stay.
+
+    Messages on their way to it are answered with InstanceNotFoundError. Raises InstanceNotFoundError.
+    """
+    _delete(cl, flow_id, lambda: remove_instance(cl, flow_id))
+
+
+def recursive_delete_flow_instance(cl: Client, flow_id: str, timeout: float = FETCH_TIMEOUT) -> None:
+    """Delete an instance and, over all owners, the tree of its subflows. Singletons among them stay: others may hold
+    them. Raises InstanceNotFoundError, or CallTimeoutError when an owner does not answer (he releases it later)."""
+    _delete(
+        cl,
+        flow_id,
+        lambda: await_releases(release_addresses(cl, remove_instance(cl, flow_id)), timeout),
+        timeout,
+    )
+
+
+def _delete(cl: Client, flow_id: str, delete_own: Callable[[], object], timeout: float = FETCH_TIMEOUT) -> None:
+    fetched = cl.store.get(fetched_key(check_flow_id(flow_id)))
+    if fetched is None:
+        delete_own()
+        return
+    address = InstanceAddress.from_dict(read(fetched.value))
+    await_releases(release_addresses(cl, [address]), timeout)
+    cl.store.commit(deletes=[fetched_key(flow_id)])
