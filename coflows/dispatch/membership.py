@@ -1,0 +1,88 @@
+"""Which workers share a dispatch point, and which of them should have which partition."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from coflows.codec.wire import encode
+from coflows.endpoints import read
+from coflows.errors import CoflowsError
+from coflows.model.layout import workers_prefix
+from coflows.store.base import Store
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = 2.0
+TIME_TO_LIVE = 10.0
+"""Seconds after its last heartbeat that a worker counts as gone. What it held is taken over at once all the same (the
+broker sees to that); this only decides how evenly the rest is shared."""
+
+
+def share(partitions: Iterable[int], workers: Iterable[str], worker: str) -> set[int]:
+    """The partitions that ``worker`` should have: dealt out evenly in the order of the workers' names."""
+    names = sorted(set(workers) | {worker})
+    return {partition for partition in partitions if names[partition % len(names)] == worker}
+
+
+class Membership:
+    """Announces a worker, and tells when others come and go. Thread-safe."""
+
+    def __init__(
+        self, store: Store, dispatch_point: str, worker: str, on_change: Callable[[Sequence[str]], None]
+    ) -> None:
+        self._store = store
+        self._prefix = workers_prefix(dispatch_point)
+        self._key = f"{self._prefix}{worker}"
+        self._on_change = on_change
+        self._known: list[str] = [worker]
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._beat()
+        self._watch = store.watch(self._prefix, lambda _keys: self._wake.set())
+        self._thread = threading.Thread(target=self._run, name="coflows-membership", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Say good-bye. Idempotent."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._wake.set()
+        self._watch.close()
+        self._thread.join()
+        try:
+            self._store.commit(deletes=[self._key])
+        except CoflowsError as error:
+            logger.warning("Could not say good-bye: %s", error)
+
+    def _run(self) -> None:
+        self._wake.set()
+        next_beat = time.monotonic() + HEARTBEAT
+        while not self._stopped.is_set():
+            self._wake.wait(max(0.0, next_beat - time.monotonic()))
+            self._wake.clear()
+            try:
+                if time.monotonic() >= next_beat:
+                    next_beat = time.monotonic() + HEARTBEAT
+                    self._beat()
+                self._look()
+            except CoflowsError as error:
+                logger.warning("Could not see who shares the work; trying again: %s", error)
+                self._stopped.wait(HEARTBEAT)
+
+    def _beat(self) -> None:
+        self._store.commit({self._key: encode({"at": time.time()})})
+
+    def _look(self) -> None:
+        now = time.time()
+        alive = sorted(
+            entry.key.removeprefix(self._prefix)
+            for entry in self._store.scan(self._prefix)
+            if now - read(entry.value)["at"] < TIME_TO_LIVE
+        )
+        if alive != self._known and not self._stopped.is_set():
+            self._known = alive
+            self._on_change(alive)

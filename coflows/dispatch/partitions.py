@@ -1,0 +1,120 @@
+"""The queues that feed a runner: consumed, handed on without loss or disorder, and given back on stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from coflows.broker.base import Consumer, Delivery
+from coflows.broker.topology import dispatch_queue
+from coflows.client import Client
+from coflows.dispatch.job import Job
+from coflows.dispatch.lease import Lease
+from coflows.dispatch.runner import Runner
+from coflows.errors import CoflowsError
+
+logger = logging.getLogger(__name__)
+
+PREFETCH = 1000
+HAND_ON_WAIT = 5.0
+"""Seconds that a hand-over waits for running turns. One that takes longer is run again by whoever has the partition
+then; only one of the two can commit."""
+START_OVER_PAUSE = 0.5
+
+
+class PartitionFeed:
+    """One partition of a dispatch point, or (``lease`` is None) its queue of parallel endpoints. Thread-safe."""
+
+    def __init__(self, cl: Client, dispatch_point: str, partition: int | None, runner: Runner, worker: str) -> None:
+        self.partition = partition
+        self._lease = None if partition is None else Lease(cl.store, worker, dispatch_point, partition)
+        self._queue = dispatch_queue(cl.user_id, dispatch_point, partition)
+        self._cl = cl
+        self._runner = runner
+        self._consumer: Consumer | None = None
+        self._jobs: dict[Job, None] = {}
+        self._holding = False
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._cycling = threading.Lock()
+
+    @property
+    def lease(self) -> Lease | None:
+        """The right to commit for this partition."""
+        return self._lease
+
+    def open(self) -> None:
+        """Consume. Raises what the broker raises."""
+        self._consumer = self._cl.broker.consume(self._queue.name, self._on_delivery, prefetch=PREFETCH)
+
+    def cycle(self) -> None:
+        """Stop, give back what is not done, and line up again as the last consumer: another worker that waits gets
+        the partition, else it comes back to this one."""
+        with self._cycling:
+            if not self._stopped:
+                self._stop_taking(HAND_ON_WAIT)
+                with self._changed:
+                    self._holding = self._stopped
+                self.open()
+
+    def start_over(self) -> None:
+        """``cycle`` in a thread of its own, after a moment: what went wrong may be over by then."""
+        with self._changed:
+            if self._holding:
+                return
+            self._holding = True
+        threading.Thread(target=self._start_over, name="coflows-start-over", daemon=True).start()
+
+    def stop(self, grace: float) -> None:
+        """Take nothing new, wait up to ``grace`` seconds for running turns, give back the rest. Idempotent."""
+        self._stopped = True
+        with self._cycling:
+            self._stop_taking(grace)
+
+    # -- for the runner ----------------------------------------------------------------------------------------
+
+    def settled(self, job: Job) -> None:
+        """The job's delivery is settled, or given up."""
+        with self._changed:
+            self._jobs.pop(job, None)
+            self._changed.notify_all()
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        with self._changed:
+            if self._holding:
+                return  # It stays unsettled, and goes back in its order when the consumer closes.
+        job = self._runner.read(delivery, self)
+        if job is None:
+            return
+        with self._changed:
+            if self._holding:
+                return
+            self._jobs[job] = None
+        self._runner.accept(job)
+
+    def _stop_taking(self, wait: float) -> None:
+        with self._changed:
+            self._holding = True
+            jobs = list(self._jobs)
+        for job in self._runner.withdraw(jobs):
+            self.settled(job)
+        deadline = time.monotonic() + wait
+        with self._changed:
+            self._changed.wait_for(lambda: not self._jobs, max(0.0, deadline - time.monotonic()))
+            self._jobs.clear()
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+        if self._lease is not None:
+            self._lease.lost()
+            self._runner.forget_partition(self._lease.partition)
+
+    def _start_over(self) -> None:
+        time.sleep(START_OVER_PAUSE)
+        try:
+            self.cycle()
+        except CoflowsError:
+            logger.exception("Could not consume %s again.", self._queue.name)

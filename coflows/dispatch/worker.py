@@ -1,0 +1,80 @@
+"""A dispatch worker: works off the messages of one user's dispatch point, sharing it with its other workers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coflows.client import Client
+from coflows.dispatch.membership import Membership, share
+from coflows.dispatch.partitions import PartitionFeed
+from coflows.dispatch.runner import Runner
+from coflows.endpoints import ensure_point
+from coflows.errors import CoflowsError, ConfigurationError
+from coflows.model.messages import new_message_id
+from coflows.model.names import check_dispatch_point
+
+logger = logging.getLogger(__name__)
+
+GRACE = 30.0
+
+
+class DispatchWorker:
+    """Runs from construction until ``stop``. Thread-safe."""
+
+    def __init__(
+        self,
+        cl: Client,
+        dispatch_point: str,
+        *,
+        concurrency: int = 8,
+        base_paths: Sequence[Path] = (),
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
+        check_dispatch_point(dispatch_point)
+        if concurrency < 1:
+            raise ConfigurationError(f"A worker's concurrency is at least 1, not {concurrency}.")
+        self.name = new_message_id()[:12]
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._partitions = ensure_point(cl, dispatch_point)
+        self._runner = Runner(
+            cl,
+            concurrency=concurrency,
+            base_paths=(*base_paths, *cl.settings.flow_modules),
+            secrets=dict(secrets or {}),
+        )
+        numbers = (None, *range(self._partitions))
+        self._feeds = [PartitionFeed(cl, dispatch_point, number, self._runner, self.name) for number in numbers]
+        for feed in self._feeds:
+            feed.open()
+        self._membership = Membership(cl.store, dispatch_point, self.name, self._rebalance)
+
+    def stop(self, grace: float = GRACE) -> None:
+        """Take nothing new, finish running turns for up to ``grace`` seconds, give the rest back. Idempotent."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        self._membership.close()
+        stops = [threading.Thread(target=feed.stop, args=(grace,)) for feed in self._feeds]
+        for stop in stops:
+            stop.start()
+        for stop in stops:
+            stop.join()
+        self._runner.close()
+
+    def _rebalance(self, workers: Sequence[str]) -> None:
+        """Line up behind the others wherever the partition should be theirs."""
+        own = share(range(self._partitions), workers, self.name)
+        logger.info("%d worker(s) share the dispatch point; %s should have %s.", len(workers), self.name, sorted(own))
+        if len(workers) < 2:
+            return
+        for feed in self._feeds:
+            if feed.partition is not None and feed.partition not in own:
+                try:
+                    feed.cycle()
+                except CoflowsError as error:
+                    logger.warning("Could not hand partition %s on: %s", feed.partition, error)

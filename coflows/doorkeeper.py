@@ -1,0 +1,126 @@
+"""A get_instance worker: answers other users who fetch instances of this user's flows, or give them back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from coflows.broker.base import Delivery
+from coflows.broker.topology import door_queue, session_queue
+from coflows.client import Client
+from coflows.errors import CoflowsError, FlowInstanceError
+from coflows.flows.config import check_overrides
+from coflows.model.failure import Failure
+from coflows.model.layout import released_key
+from coflows.model.messages import new_message_id
+from coflows.model.wire import DoorPayload, Fetch, Release, Reply, read_payload
+from coflows.mounting import Mounted, Mounter
+from coflows.releasing import handle_release, release_tree
+from coflows.resolution import MountRequest, derive_id, describe
+from coflows.session import Incoming
+from coflows.threads import ThreadPool
+
+logger = logging.getLogger(__name__)
+
+PREFETCH = 256
+"""Requests worked off at once. One that waits for another user's answer keeps its thread, so that flows of two users
+that need each other's can be fetched with one worker each."""
+
+
+class Doorkeeper:
+    """Runs from construction until ``stop``. Thread-safe."""
+
+    def __init__(self, cl: Client, *, base_paths: Sequence[Path] = ()) -> None:
+        self._cl = cl
+        self._mounter = Mounter(cl, (*base_paths, *cl.settings.flow_modules))
+        self._payloads: TypeAdapter[Fetch | Release] = TypeAdapter(DoorPayload)
+        self._threads = ThreadPool(f"coflows-door-{cl.user_id[:8]}")
+        _ = cl.session
+        self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
+
+    def stop(self) -> None:
+        """Take no more requests; those in hand are given back unless they are done. Idempotent."""
+        self._consumer.close()
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        try:
+            incoming = self._cl.session.open(delivery.body)
+            payload = read_payload(self._payloads, incoming.value)
+        except CoflowsError as error:
+            logger.warning("Rejected a request: %s", error)
+            delivery.reject(f"{error.code}: {error}")
+            return
+        self._threads.submit(lambda: self._handle(delivery, incoming, payload))
+
+    def _handle(self, delivery: Delivery, incoming: Incoming, request: Fetch | Release) -> None:
+        try:
+            if isinstance(request, Fetch):
+                answer = self._fetch(incoming.sender, request)
+            else:
+                handle_release(self._cl, incoming.sender, request)
+                answer = Reply(answers=request.request_id, value={})
+        except CoflowsError as error:
+            logger.info("Refused a request of user %s: %s", incoming.sender, error)
+            answer = Reply(answers=request.request_id, failure=Failure.of(error).to_dict())
+        except Exception as error:
+            logger.exception("A request of user %s failed.", incoming.sender)
+            failure = Failure("flow_instance", "FlowInstanceError", f"The owner's worker failed: {type(error).__name__}.")
+            answer = Reply(answers=request.request_id, failure=failure.to_dict())
+        self._reply(delivery, incoming.sender, request, answer)
+
+    def _reply(self, delivery: Delivery, sender: str, request: Fetch | Release, answer: Reply) -> None:
+        queue = session_queue(sender, request.session).name
+
+        def confirmed(future: Future[None]) -> None:
+            error = future.exception()
+            if error is None or (isinstance(error, CoflowsError) and error.code == "unroutable"):
+                delivery.ack()
+            else:
+                delivery.requeue()
+
+        self._cl.session.send(queue, sender, new_message_id(), answer).add_done_callback(confirmed)
+
+    def _fetch(self, sender: str, fetch: Fetch) -> Reply:
+        logger.info("~~~ serving get_instances request ~~~")
+        logger.info("request_id = %s", fetch.request_id)
+        logger.info("get_instance_calls: %s", [(item.key, item.flow_endpoint) for item in fetch.items])
+        if time.time() > fetch.deadline:
+            raise FlowInstanceError("The request came after its deadline.", hint="Try again.")
+        mounted: dict[str, Mounted] = {}
+        try:
+            for item in fetch.items:
+                mounted[item.key] = self._mount(sender, fetch, len(mounted))
+        except BaseException:
+            for one in mounted.values():
+                release_tree(self._cl, one.address.flow_id, sender)
+            raise
+        value: dict[str, Any] = {"instances": {key: one.to_dict() for key, one in mounted.items()}}
+        return Reply(answers=fetch.request_id, value=value)
+
+    def _mount(self, sender: str, fetch: Fetch, index: int) -> Mounted:
+        item = fetch.items[index]
+        request = MountRequest(
+            endpoint=item.flow_endpoint,
+            client=sender,
+            request_id=derive_id(fetch.request_id, item.key),
+            deadline=fetch.deadline,
+            config_overrides=item.config_overrides,
+            initial_state=item.initial_state,
+            dispatch_point_override=item.dispatch_point_override,
+            chain=tuple(fetch.chain),
+            withdrawal=released_key(sender, fetch.request_id),
+        )
+        try:
+            check_overrides(item.config_overrides)
+            return self._mounter.mount(request)
+        except CoflowsError as error:
+            if len(fetch.items) == 1:
+                raise
+            # Which of several it was, only this side knows.
+            raise Failure.of(error).within(describe(item.key, item.flow_endpoint, "that user")) from error

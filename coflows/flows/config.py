@@ -1,0 +1,251 @@
+"""A flow's config as a pure value: merged along the class hierarchy, checked, and read as a plan of
+subflows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coflows.errors import FlowConfigError, NameInvalidError
+from coflows.flows.class_file import class_label, config_place, read_class_file
+from coflows.model.names import LOCAL, check_endpoint, check_subflow_key, check_user_id
+
+TARGET = "_target_"
+MAX_DEPTH = 64
+_KEY_LISTS = ("input_interface", "output_interface", "private_keys", "overridable")
+_SPEC_FIELDS = ("user_id", "flow_endpoint", "flow_class_name", TARGET)
+
+
+@dataclass(frozen=True, slots=True)
+class SubflowSpec:
+    """One subflow to fetch: whose it is (a user id or "local"), at which endpoint, with which overrides.
+    ``flow_class_name`` is the class to serve it with when it is this user's and not served yet."""
+
+    user_id: str
+    flow_endpoint: str
+    flow_class_name: str | None = None
+    config_overrides: dict[str, Any] = field(default_factory=dict)
+
+
+# -- merge -----------------------------------------------------------------------------------------------
+
+
+def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` on top: mappings are merged key by key, anything else is replaced.
+    ``_target_`` keys are dropped. The result shares nothing with its inputs, which stay as they are."""
+    merged = without_targets(base)
+    for key, value in over.items():
+        if key == TARGET:
+            continue
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = deep_merge(old, value) if both else _without_targets(value)
+    return merged
+
+
+def without_targets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy without ``_target_`` keys at any depth."""
+    return {key: _without_targets(value) for key, value in config.items() if key != TARGET}
+
+
+def _without_targets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_targets(value)
+    if isinstance(value, list):
+        return [_without_targets(item) for item in value]
+    return copy.deepcopy(value)
+
+
+def merge_config(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``deep_merge`` for whole configs: ``private_keys`` of both are kept, so nobody can take one away."""
+    merged = deep_merge(base, over)
+    old, new = base.get("private_keys"), over.get("private_keys")
+    if isinstance(old, list) and isinstance(new, list):
+        merged["private_keys"] = [*old, *(key for key in new if key not in old)]
+    return merged
+
+
+def load_class_config(cls: type) -> dict[str, Any]:
+    """The defaults of a class: for each class of its hierarchy, the base first, the class attribute
+    ``default_config`` and then ``ClassName.yaml``. Read from disk at each call; raises FlowConfigError."""
+    config: dict[str, Any] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        own = vars(part).get("default_config", {})
+        if not isinstance(own, Mapping):
+            raise FlowConfigError(
+                f"{class_label(part)}.default_config is a {type(own).__name__}, not a mapping.",
+                hint='Write it as a dict: default_config = {"name": ..., "description": ...}.',
+            )
+        config = merge_config(merge_config(config, own), read_class_file(part))
+    return config
+
+
+# -- check -----------------------------------------------------------------------------------------------
+
+
+def validate_config(cls: type, config: Mapping[str, Any]) -> None:
+    """Raise FlowConfigError unless the config has what every flow needs: ``name`` and ``description``,
+    interfaces that are lists of keys, and complete subflows."""
+    label, place = class_label(cls), config_place(cls)
+    for key in ("name", "description"):
+        value = config.get(key)
+        if not isinstance(value, str) or not value.strip():
+            missing = "has no" if key not in config else "needs some text as its"
+            raise FlowConfigError(
+                f"The config of {label} {missing} {key!r}.", hint=f"Add `{key}: ...` to {place}."
+            )
+    for key in _KEY_LISTS:
+        value = config.get(key)
+        if value is not None and not _is_key_list(value):
+            raise FlowConfigError(
+                f"{key!r} in the config of {label} is not a list of keys: {type(value).__name__}.",
+                hint=f"Write `{key}: [one_key, another_key]` in {place}.",
+            )
+    subflow_specs(config, where=f"the config of {label} ({place})")
+
+
+def _is_key_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(key, str) and key for key in value)
+
+
+def check_overrides(overrides: Mapping[str, Any], private_keys: Collection[str] = ()) -> None:
+    """Raise FlowConfigError, naming the dotted key, for an override that is more than data: a key like
+    ``_x_``, a text with ``${``, a key that is no text; and for a value under one of ``private_keys``,
+    which would be stored."""
+    if not isinstance(overrides, Mapping):
+        raise FlowConfigError(f"Config overrides are a dict, not {type(overrides).__name__}.")
+    _check_override(overrides, "", frozenset(private_keys), 0)
+
+
+def _check_override(value: object, at: str, private: frozenset[str], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise FlowConfigError(
+            f"Override {at[:80]!r}... is nested deeper than {MAX_DEPTH}, or contains itself."
+        )
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            dotted = f"{at}.{key}" if at else f"{key}"
+            _check_override_key(key, dotted, private)
+            _check_override(item, dotted, private, depth + 1)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_override(item, f"{at}.{index}", private, depth + 1)
+    elif isinstance(value, str) and "${" in value:
+        raise FlowConfigError(
+            f"Override {at!r} contains '${{', which is not allowed in overrides.",
+            hint="Write the value itself.",
+        )
+
+
+def _check_override_key(key: object, dotted: str, private: frozenset[str]) -> None:
+    if not isinstance(key, str):
+        raise FlowConfigError(f"Override key {dotted} is {type(key).__name__}, not text.", hint="Use a str.")
+    if key.startswith("_") and key.endswith("_"):
+        raise FlowConfigError(
+            f"Override {dotted!r} is not allowed: keys that begin and end with '_' choose code, not data.",
+            hint="Leave it out; which class runs is decided by who serves the flow.",
+        )
+    if key in private:
+        raise FlowConfigError(
+            f"Override {dotted!r} is private: it would be stored and sent.",
+            hint="Give it to the dispatch worker as a secret; the flow reads it from self.secrets.",
+        )
+
+
+def check_overridable(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Raise FlowConfigError for an override from another user that the owner's config does not list, as a
+    dotted key or a parent of it, in ``overridable``. ``name`` and ``description`` may always be
+    overridden."""
+    allowed = ("name", "description", *(config.get("overridable") or ()))
+    refused = [key for key in differing_keys({}, overrides, ignore=()) if not _covered(key, allowed)]
+    if refused:
+        raise FlowConfigError(
+            f"The owner of the flow does not let others override: {', '.join(refused)}.",
+            hint=f"Others may override: {', '.join(allowed)}.",
+        )
+
+
+def _covered(dotted: str, keys: Collection[str]) -> bool:
+    return any(dotted == key or dotted.startswith(f"{key}.") for key in keys)
+
+
+def differing_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[str] = ("name", "description")
+) -> list[str]:
+    """The dotted keys that ``new`` would change in ``old``, those in and under ``ignore`` aside. Keys
+    that only ``old`` has do not count; so with nothing ignored the result is empty if and only if merging
+    changes nothing."""
+    return [key for key in _differing(old, new, "") if not _covered(key, ignore)]
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> list[str]:
+    found: list[str] = []
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, Mapping) and (isinstance(before, Mapping) or (key not in old and value)):
+            found += _differing(before or {}, value, f"{at}{key}.")
+        elif key not in old or before != value:
+            found.append(f"{at}{key}")
+    return found
+
+
+# -- subflows --------------------------------------------------------------------------------------------
+
+
+def subflow_specs(config: Mapping[str, Any], where: str = "the config") -> dict[str, SubflowSpec]:
+    """The subflows of a config, by key; ``{}`` for a flow that has none. Raises FlowConfigError naming
+    ``where``, the subflow and the field."""
+    subflows = config.get("subflows_config")
+    if subflows is None:
+        return {}
+    if not isinstance(subflows, Mapping):
+        raise FlowConfigError(
+            f"subflows_config in {where} is a {type(subflows).__name__}, not a mapping.",
+            hint="Write one entry for each subflow: its key, and under it user_id and flow_endpoint.",
+        )
+    return {_subflow_key(key, where): _subflow_spec(key, value, where) for key, value in subflows.items()}
+
+
+def _subflow_key(key: object, where: str) -> str:
+    try:
+        return check_subflow_key(key)
+    except NameInvalidError as error:
+        raise FlowConfigError(f"In {where}: {error.message}", hint=error.hint) from error
+
+
+def _subflow_spec(key: str, value: object, where: str) -> SubflowSpec:
+    if not isinstance(value, Mapping):
+        raise FlowConfigError(
+            f"Subflow {key!r} in {where} is a {type(value).__name__}, not a mapping.",
+            hint=f"Add user_id and flow_endpoint under subflows_config.{key}.",
+        )
+    user_id = _required(value, "user_id", key, where, "local, or the id of the user who serves it")
+    endpoint = _required(value, "flow_endpoint", key, where, "the endpoint it is served at")
+    class_name = value.get("flow_class_name")
+    if class_name is not None and not isinstance(class_name, str):
+        raise FlowConfigError(f"Subflow {key!r} in {where} has a flow_class_name that is no text.")
+    try:
+        if user_id != LOCAL:
+            check_user_id(user_id)
+        check_endpoint(endpoint)
+    except NameInvalidError as error:
+        raise FlowConfigError(f"Subflow {key!r} in {where}: {error.message}", hint=error.hint) from error
+    rest = {name: item for name, item in value.items() if name not in _SPEC_FIELDS}
+    return SubflowSpec(user_id, endpoint, class_name, without_targets(rest))
+
+
+def _required(spec: Mapping[str, Any], name: str, key: str, where: str, meaning: str) -> str:
+    value = spec.get(name)
+    if value is None or value == "":
+        raise FlowConfigError(
+            f"Subflow {key!r} in {where} has no {name!r}.",
+            hint=f"Add subflows_config.{key}.{name}: {meaning}.",
+        )
+    if not isinstance(value, str):
+        raise FlowConfigError(
+            f"{name!r} of subflow {key!r} in {where} is a {type(value).__name__}, not text.",
+            hint=f"Write {meaning}.",
+        )
+    return value
