@@ -1,0 +1,1 @@
+"""Bytes of values: msgpack for all that crosses users, and a user's own state."""

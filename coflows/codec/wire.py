@@ -1,0 +1,102 @@
+"""msgpack for everything that crosses users: plain values only, bounded in size, depth and number of elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from coflows.errors import MessageTooLargeError, SerializationError
+
+MAX_DEPTH = 32
+MAX_ITEMS = 200_000
+_HINT = "Send str, int, float, bool, None, bytes, and lists and dicts of these."
+
+
+def encode(value: Any) -> bytes:
+    """The bytes of a value. Raises SerializationError that names the key of what cannot be sent. Tuples become
+    lists."""
+    try:
+        return bytes(msgpack.packb(value, strict_types=False))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _explain(value, error) from error
+
+
+def decode(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS) -> Any:
+    """Read what ``encode`` wrote. Raises SerializationError for anything else, and beyond the bounds; memory stays
+    within a small multiple of the bytes."""
+    if len(data) > max_bytes:
+        raise SerializationError(f"Value has {len(data)} bytes; at most {max_bytes} are taken.")
+    try:
+        value = msgpack.unpackb(
+            data, strict_map_key=True, max_array_len=max_items, max_map_len=max_items, max_ext_len=0
+        )
+    except Exception as error:  # msgpack raises many kinds; all mean the same here
+        raise SerializationError(f"These bytes are no value: {type(error).__name__}.") from error
+    _check_bounds(value, max_depth, max_items)
+    return value
+
+
+def check_size(data: bytes, limit: int) -> None:
+    """Raise MessageTooLargeError when there are more than ``limit`` bytes."""
+    if len(data) > limit:
+        raise MessageTooLargeError(
+            f"The message has {len(data)} bytes; at most {limit} are allowed.",
+            hint="Send a reference to the data, or raise COFLOWS_MAX_MESSAGE_BYTES on both sides.",
+        )
+
+
+def _check_bounds(value: Any, max_depth: int, max_items: int) -> None:
+    items = 0
+    level = [value]
+    for _ in range(max_depth + 1):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                items += len(one)
+                below.extend(inner for inner in one.values() if isinstance(inner, (dict, list)))
+            elif isinstance(one, list):
+                items += len(one)
+                below.extend(inner for inner in one if isinstance(inner, (dict, list)))
+        if items > max_items:
+            raise SerializationError(f"Value has more than {max_items} elements.")
+        if not below:
+            return
+        level = below
+    raise SerializationError(f"Value is nested deeper than {max_depth}.")
+
+
+def _explain(value: Any, error: Exception) -> SerializationError:
+    found = find_culprit(value)
+    if found is None:
+        return SerializationError(f"Cannot encode a {type(value).__name__}: {error}.", hint=_HINT)
+    key, why = found
+    return SerializationError(f"Cannot encode {f'key {key!r}' if key else 'the value'}: {why}.", hint=_HINT)
+
+
+def find_culprit(value: Any, key: str = "", depth: int = 0) -> tuple[str, str] | None:
+    """The dotted key of the first thing in a value that msgpack does not hold, and why; None when all is well."""
+    if depth > 500:
+        return key, "it is nested too deep, or contains itself"
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            path = f"{key}.{name}" if key else str(name)
+            if not isinstance(name, (str, bytes)):
+                return path, f"a dict's keys are str, not {type(name).__name__}"
+            if (found := find_culprit(name, path, depth + 1) or find_culprit(inner, path, depth + 1)) is not None:
+                return found
+        return None
+    if isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            if (found := find_culprit(inner, f"{key}[{index}]", depth + 1)) is not None:
+                return found
+        return None
+    try:
+        msgpack.packb(value)
+    except OverflowError:
+        return key, "the integer has more than 64 bits"
+    except UnicodeEncodeError:
+        return key, "the text has half a surrogate pair and is no Unicode"
+    except (TypeError, ValueError):
+        return key, f"a {type(value).__name__} is no plain value"
+    return None
