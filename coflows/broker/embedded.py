@@ -301,7 +301,8 @@ class EmbeddedBroker(Broker):
                 room = min(room, SHARE)
             claims = self._file.take(consumer.queue, consumer.id, room)
             consumer.taken += len(claims)
-            self._look = self._look or (len(claims) == room < consumer.prefetch - consumer.taken + room)
+            if len(claims) == SHARE:
+                self._look = True  # There may be more, after the others had their chance.
             taken += [(consumer, EmbeddedDelivery(consumer, consumer.queue, claim)) for claim in claims]
         return taken
 
