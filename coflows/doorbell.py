@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import secrets
+import select
 import socket
 import tempfile
 import threading
@@ -35,7 +36,7 @@ class Doorbell:
         self._on_ring = on_ring
         self._closed = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.settimeout(TICK)
+        self._socket.setblocking(False)
         self._socket.bind(str(self._bells / self.id))
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.setblocking(False)
@@ -64,8 +65,7 @@ class Doorbell:
 
     def _listen(self) -> None:
         while not self._closed.is_set():
-            with contextlib.suppress(TimeoutError):
-                self._socket.recv(1)
+            if select.select([self._socket], [], [], TICK)[0]:
                 self._drain()
             if not self._closed.is_set():
                 try:
@@ -76,7 +76,7 @@ class Doorbell:
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                self._socket.recv(1, socket.MSG_DONTWAIT)
+                self._socket.recv(1)
 
 
 def ring(bells: Path, sender: socket.socket, but: str = "") -> None:

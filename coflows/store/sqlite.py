@@ -1,0 +1,169 @@
+"""The SQLite store: one file, several processes and threads, nothing to install."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from coflows.doorbell import Doorbell, ring
+
+from coflows.store.adapter import RETAINED_CHANGES, AdapterStore
+from coflows.store.commits import Commit, conflict
+from coflows.store.group import Outcome
+from coflows.store.pool import Pool
+from coflows.store.sqlite_file import SqliteFile
+from coflows.store.watching import Signal
+
+READERS = 8
+BUSY_TIMEOUT = 10.0
+
+
+class SqliteStore(AdapterStore):
+    """See Store. ``busy_timeout``: seconds to wait for another process that holds the file."""
+
+    def __init__(self, path: Path, *, namespace: str, busy_timeout: float = BUSY_TIMEOUT) -> None:
+        super().__init__(f"sqlite:///{path.absolute()}")
+        self._file = SqliteFile(path, busy_timeout)
+        self._file.prepare()
+        self._bells = path.absolute().with_name(f"{path.name}-watch")
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
+        self._connection = self._file.connect(waits=False)
+        self._readers: Pool[sqlite3.Connection] = Pool(self._file.connect, sqlite3.Connection.close, READERS)
+        self._namespace = self._register(namespace)
+
+    def open_signal(self) -> Signal:
+        """See ChangeFeed."""
+        return _BellSignal(self._bells)
+
+    def _register(self, namespace: str) -> int:
+        try:
+            self._file.begin(self._connection)
+            self._connection.execute("INSERT OR IGNORE INTO coflows_namespaces (name) VALUES (?)", (namespace,))
+            row = self._connection.execute("SELECT id FROM coflows_namespaces WHERE name = ?", (namespace,)).fetchone()
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._rollback()
+            raise self._file.translated(error) from error
+        return int(row[0])
+
+    def _fetch(self, query: str, parameters: tuple[object, ...]) -> list[Any]:
+        connection = self._readers.take()
+        try:
+            rows = connection.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            self._readers.drop(connection)
+            raise self._file.translated(error) from error
+        except BaseException:
+            self._readers.drop(connection)
+            raise
+        self._readers.give_back(connection)
+        return rows
+
+    def _apply(self, commits: list[Commit]) -> list[Outcome]:
+        watched = self._is_watched()
+        try:
+            self._file.begin(self._connection)
+            outcomes = [self._apply_one(commit, watched) for commit in commits]
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._rollback()
+            raise self._file.translated(error) from error
+        except BaseException:
+            self._rollback()
+            raise
+        if watched:
+            ring(self._bells / "bells", self._sender)
+        return outcomes
+
+    def _apply_one(self, commit: Commit, watched: bool) -> Outcome:
+        stale = self._stale(commit)
+        if stale:
+            return conflict(self.url, stale)
+        execute, namespace = self._connection.execute, self._namespace
+        version, log_end, log_floor = execute(
+            "SELECT version, log_end, log_floor FROM coflows_namespaces WHERE id = ?", (namespace,)
+        ).fetchone()
+        if not commit.changes:
+            return int(version)
+        version += 1
+        self._connection.executemany(
+            "INSERT INTO coflows_entries VALUES (?, ?, ?, ?) ON CONFLICT (namespace, key)"
+            " DO UPDATE SET value = excluded.value, version = excluded.version",
+            [(namespace, key, value, version) for key, value in commit.writes.items()],
+        )
+        self._connection.executemany(
+            "DELETE FROM coflows_entries WHERE namespace = ? AND key = ?", [(namespace, key) for key in commit.deletes]
+        )
+        log_end, log_floor = self._log(commit, watched, log_end, log_floor)
+        execute(
+            "UPDATE coflows_namespaces SET version = ?, log_end = ?, log_floor = ? WHERE id = ?",
+            (version, log_end, log_floor, namespace),
+        )
+        return int(version)
+
+    def _log(self, commit: Commit, watched: bool, end: int, floor: int) -> tuple[int, int]:
+        changes = [*((key, 0) for key in commit.writes), *((key, 1) for key in commit.deletes)]
+        new_end = end + len(changes)
+        if not watched:
+            return new_end, new_end
+        self._connection.executemany(
+            "INSERT INTO coflows_changes VALUES (?, ?, ?, ?)",
+            [(self._namespace, end + number, key, gone) for number, (key, gone) in enumerate(changes, 1)],
+        )
+        new_floor = max(floor, new_end - RETAINED_CHANGES)
+        if new_floor > floor:
+            self._connection.execute(
+                "DELETE FROM coflows_changes WHERE namespace = ? AND id <= ?", (self._namespace, new_floor)
+            )
+        return new_end, new_floor
+
+    def _stale(self, commit: Commit) -> list[str]:
+        query = "SELECT version FROM coflows_entries WHERE namespace = ? AND key = ?"
+        stale = []
+        for key, version in commit.conditions.items():
+            row = self._connection.execute(query, (self._namespace, key)).fetchone()
+            if (0 if row is None else row[0]) != version:
+                stale.append(key)
+        return stale
+
+    def _is_watched(self) -> bool:
+        try:
+            return bool(os.listdir(self._bells / "bells"))
+        except OSError:
+            return False
+
+    def _rollback(self) -> None:
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _disconnect(self) -> None:
+        self._readers.close()
+        self._connection.close()
+        self._sender.close()
+
+
+class _BellSignal(Signal):
+    """Woken by the bell that every committer of the file rings."""
+
+    def __init__(self, directory: Path) -> None:
+        self._rung = threading.Event()
+        self._bell = Doorbell(directory, self._rung.set)
+
+    def wait(self, timeout: float) -> None:
+        self._rung.wait(timeout)
+        self._rung.clear()
+
+    def wake(self) -> None:
+        self._rung.set()
+
+    def close(self) -> None:
+        self._bell.close()
+
+

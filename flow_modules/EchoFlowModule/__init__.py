@@ -1,0 +1,5 @@
+"""Answers with what it was sent."""
+
+from .EchoFlow import EchoFlow
+
+__all__ = ["EchoFlow"]
