@@ -1,0 +1,68 @@
+"""Fixtures that all tests share: the real services, and users who close after the test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coflows import Client, start_users
+from tests.services import postgres, rabbitmq
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> Iterator[str]:
+    """A real RabbitMQ: that of COFLOWS_TEST_AMQP_URL when it answers, else a private node."""
+    url = os.environ.get("COFLOWS_TEST_AMQP_URL")
+    if url and rabbitmq.answers(url):
+        yield url
+        return
+    node = rabbitmq.RabbitMQ()
+    try:
+        yield node.start().url
+    finally:
+        node.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL: that of COFLOWS_TEST_POSTGRES_URL when it answers, else a private server."""
+    url = os.environ.get("COFLOWS_TEST_POSTGRES_URL")
+    if url and postgres.answers(url):
+        yield url
+        return
+    server = postgres.Postgres()
+    try:
+        yield server.start().url
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """Each broker in turn."""
+    return "embedded://" if request.param == "embedded" else str(request.getfixturevalue("amqp_url"))
+
+
+@pytest.fixture
+def users() -> Iterator[Callable[..., list[Client]]]:
+    """``start_users`` whose users close at the end of the test."""
+    started: list[Client] = []
+
+    def start(num_users: int = 2, broker_url: str | None = None, store_url: str | None = None) -> list[Client]:
+        clients = start_users(num_users, broker_url, store_url)
+        started.extend(clients)
+        return clients
+
+    yield start
+    for cl in reversed(started):
+        cl.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty COFLOWS_HOME."""
+    monkeypatch.setenv("COFLOWS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
