@@ -1,0 +1,5 @@
+"""``python -m coflows.cli``."""
+
+from coflows.cli import main
+
+main()

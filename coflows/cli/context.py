@@ -1,0 +1,87 @@
+"""What all commands share: as whom, on which broker and store, and how results and errors are printed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from coflows.errors import CoflowsError, ConfigurationError
+
+if TYPE_CHECKING:
+    from coflows.client import Client
+    from coflows.config import Settings
+
+
+@dataclass(slots=True)
+class Options:
+    """The options before the command."""
+
+    user: str | None = None
+    broker_url: str | None = None
+    store_url: str | None = None
+    json: bool = False
+    verbose: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """The environment's settings."""
+        from coflows.config import load_settings
+
+        return load_settings()
+
+    def user_name(self) -> str:
+        """Who the command is run as: --user, COFLOWS_USER, or the only user there is."""
+        from coflows.identity.home import Home
+
+        settings = self.settings
+        name = self.user or settings.user
+        if name is not None:
+            return name
+        known = Home(settings.home).list_users()
+        if len(known) == 1:
+            return known[0][0]
+        names = ", ".join(name for name, _ in known)
+        raise ConfigurationError(
+            f"Which user? {f'There are {names}.' if known else f'There is none in {settings.home}.'}",
+            hint="Give --user NAME or set COFLOWS_USER." if known else "Run: coflows user create NAME",
+        )
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """The user's session; the broker is reached when it is first needed."""
+        from coflows.connecting import open_client
+
+        with open_client(self.user_name(), self.broker_url, self.store_url) as cl:
+            yield cl
+
+    def show(self, value: Any, text: str | None = None) -> None:
+        """Print a result: as JSON when that was asked for, else ``text`` or the value itself."""
+        if self.json:
+            print(json.dumps(value, default=str))
+        elif text is not None:
+            if text:
+                print(text)
+        else:
+            print(value if isinstance(value, str) else json.dumps(value, indent=2, default=str))
+
+    def fail(self, error: CoflowsError) -> int:
+        """Print an error for a person, or as JSON; gives the exit code."""
+        if self.json:
+            fields = {"code": error.code, "message": error.message, "hint": error.hint}
+            print(json.dumps({"error": fields}), file=sys.stderr)
+        else:
+            print(f"coflows: {error.message}", file=sys.stderr)
+            if error.hint:
+                print(f"         {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error; pika's own chatter only when it matters."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)

@@ -1,0 +1,73 @@
+"""What ``coflows doctor`` looks at: keys, store, broker with a message to oneself, clock."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coflows.cli.context import Options
+from coflows.errors import CoflowsError
+
+EARLIEST = 1_750_000_000
+"""A clock before this (mid 2025) is wrong: envelopes would look expired to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    text: str
+    exit_code: int = 1
+
+
+def diagnose(options: Options) -> list[Check]:
+    """Look at everything; one failure does not hide the others."""
+    from coflows.connecting import open_client
+
+    checks = [_check("keys", lambda: f"user {options.user_name()!r} in {options.settings.home}")]
+    if checks[0].ok:
+        try:
+            cl = open_client(options.user_name(), options.broker_url, options.store_url)
+        except CoflowsError as error:
+            checks.append(Check("store", False, str(error), error.exit_code))
+        else:
+            with cl:
+                checks.append(_check("store", lambda: _try_store(cl)))
+                checks.append(_check("broker", lambda: _try_broker(cl)))
+    checks.append(Check("clock", time.time() > EARLIEST, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())))
+    return checks
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except CoflowsError as error:
+        return Check(name, False, str(error), error.exit_code)
+
+
+def _try_store(cl) -> str:  # type: ignore[no-untyped-def]
+    key = f"doctor:{secrets.token_hex(8)}"
+    cl.create_entry(key, "well")
+    cl.delete_entry(key)
+    return f"{cl.store.url} can be read and written"
+
+
+def _try_broker(cl) -> str:  # type: ignore[no-untyped-def]
+    from coflows.broker.base import QueueSpec
+
+    queue = QueueSpec(f"coflows.{cl.user_id}.doctor.{secrets.token_hex(8)}", expires=60)
+    broker = cl.broker
+    broker.declare(queue)
+    try:
+        broker.publish(queue.name, b"well")
+        delivery = broker.get(queue.name)
+        if delivery is None or delivery.body != b"well":
+            raise CoflowsError(f"{broker.url} lost a message to oneself.", hint="Look at its log.")
+        delivery.ack()
+    finally:
+        broker.delete(queue.name)
+    return f"{broker.url} took and gave a message"

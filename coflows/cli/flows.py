@@ -1,0 +1,187 @@
+"""Commands about flows: serve, unserve, delete, list, inspect, call, and look after what went wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from coflows.cli.context import Options
+from coflows.errors import ConfigurationError
+
+HERE = typer.Option(None, "--flow-modules", help="Folder where flow classes are looked for, besides this one.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(serve)
+    app.command()(unserve)
+    app.command()(delete)
+    app.command()(flows)
+    app.command()(tree)
+    app.command()(instances)
+    app.command()(call)
+    app.command()(doctor)
+
+
+def add_module_path(folder: Path | None) -> None:
+    """A command finds flow classes in the folder it is run in, as a script does."""
+    for place in (folder, Path.cwd()):
+        if place is not None and str(place.absolute()) not in sys.path:
+            sys.path.insert(0, str(place.absolute()))
+
+
+def serve(
+    ctx: typer.Context,
+    flow_class: str = typer.Argument(..., help="Package.ClassName"),
+    endpoint: str = typer.Argument(..., help="The name to serve it under."),
+    dispatch_point: str = typer.Option("coflows_dispatch", help="Which dispatch workers work its messages off."),
+    parallel: bool = typer.Option(False, help="All messages at once, no state."),
+    singleton: bool = typer.Option(False, help="One instance for all."),
+    recursive: bool = typer.Option(False, help="Serve this user's subflows too."),
+    flow_modules: Path = HERE,
+) -> None:
+    """Serve a flow class at an endpoint."""
+    from coflows.serving import recursive_serve_flow, serve_flow
+
+    options: Options = ctx.obj
+    add_module_path(flow_modules)
+    with options.client() as cl:
+        act = recursive_serve_flow if recursive else serve_flow
+        new = act(cl, flow_class, endpoint, dispatch_point, parallel, singleton)
+        text = f"Serving {flow_class} at {endpoint}." if new else f"{endpoint} was served already; nothing changed."
+        options.show({"served": endpoint, "new": new, "user_id": cl.user_id}, text)
+
+
+def unserve(ctx: typer.Context, endpoint: str) -> None:
+    """Give out no more instances; those that are there go on."""
+    from coflows.serving import unserve_flow
+
+    options: Options = ctx.obj
+    with options.client() as cl:
+        was = unserve_flow(cl, endpoint)
+        options.show({"unserved": endpoint, "was_served": was}, "Done." if was else f"{endpoint} was not served.")
+
+
+def delete(
+    ctx: typer.Context,
+    name: str = typer.Argument(..., help="An endpoint, or an instance id."),
+    recursive: bool = typer.Option(False, help="Of an instance: its subflows at all users too."),
+) -> None:
+    """Delete an endpoint with its instances, or one instance."""
+    from coflows.errors import NameInvalidError
+    from coflows.model.names import check_flow_id
+    from coflows.serving import delete_flow_endpoint, delete_flow_instance, recursive_delete_flow_instance
+
+    options: Options = ctx.obj
+    with options.client() as cl:
+        try:
+            check_flow_id(name)
+        except NameInvalidError:
+            was = delete_flow_endpoint(cl, name)
+            options.show({"deleted": name, "was_there": was}, "Done." if was else f"There is no endpoint {name}.")
+            return
+        (recursive_delete_flow_instance if recursive else delete_flow_instance)(cl, name)
+        options.show({"deleted": name}, "Done.")
+
+
+def flows(ctx: typer.Context) -> None:
+    """List the endpoints."""
+    from coflows.endpoints import endpoint_names, find_endpoint
+
+    options: Options = ctx.obj
+    with options.client() as cl:
+        found = [one for name in endpoint_names(cl.store) if (one := find_endpoint(cl.store, name)) is not None]
+        rows = [
+            {
+                "endpoint": one.name,
+                "flow_class_name": one.flow_class_name,
+                "dispatch_point": one.dispatch_point,
+                "singleton": one.singleton,
+                "parallel_dispatch": one.parallel,
+                "served": one.served,
+            }
+            for one in found
+        ]
+    lines = [f"{one.name:<30} {one.flow_class_name}{'' if one.served else '  (unserved)'}" for one in found]
+    options.show(rows, "\n".join(lines))
+
+
+def tree(ctx: typer.Context, values: bool = typer.Option(False, help="Show what the keys hold.")) -> None:
+    """Print the mount tree."""
+    from coflows.inspection import print_served_flows
+
+    options: Options = ctx.obj
+    with options.client() as cl:
+        if options.json:
+            options.show(cl.read_keys("flows:"))
+        else:
+            print_served_flows(cl, print_values=values)
+
+
+def instances(ctx: typer.Context) -> None:
+    """List the instances."""
+    from coflows.instances import find_instance, instance_ids
+
+    options: Options = ctx.obj
+    with options.client() as cl:
+        found = [one for flow_id in instance_ids(cl.store) if (one := find_instance(cl.store, flow_id)) is not None]
+    rows = [
+        {"flow_id": one.path.flow_id, "endpoint": one.path.endpoint, "client": one.path.client} for one in found
+    ]
+    options.show(rows, "\n".join(f"{row['flow_id']}  {row['endpoint']:<30} {row['client']}" for row in rows))
+
+
+def call(
+    ctx: typer.Context,
+    endpoint: str,
+    user: str = typer.Option("local", "--user", help="The id of the user who serves it."),
+    data: str = typer.Option("{}", help="The message's data: a JSON object, or @FILE, or - for standard input."),
+    timeout: float = typer.Option(60.0, help="Seconds to wait, for the instance and for the reply."),
+    keep: bool = typer.Option(False, help="Keep the instance, and print its id on standard error."),
+) -> None:
+    """Fetch an instance, send it one message, print the reply's data."""
+    from coflows.serving import get_flow_instance, recursive_delete_flow_instance
+
+    options: Options = ctx.obj
+    message = _data(data)
+    with options.client() as cl:
+        flow = get_flow_instance(cl, endpoint, user, timeout=timeout)
+        try:
+            reply = flow.ask(message, timeout=timeout)
+        finally:
+            if keep:
+                print(flow.get_instance_id(), file=sys.stderr)
+            else:
+                recursive_delete_flow_instance(cl, flow.get_instance_id(), timeout=timeout)
+        options.show(reply, json.dumps(reply, default=str, ensure_ascii=False))
+
+
+def _data(text: str) -> dict[str, Any]:
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        value = json.loads(text)
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"--data is no JSON: {error}.", hint="""For instance --data '{"number": 1}'.""") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError("--data is no JSON object.", hint="""For instance --data '{"number": 1}'.""")
+    return value
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Check keys, store, broker and clock; name cause and fix of what is wrong."""
+    from coflows.cli.diagnosis import diagnose
+
+    options: Options = ctx.obj
+    checks = diagnose(options)
+    lines = [f"{'ok  ' if one.ok else 'FAIL'} {one.name:<8} {one.text}" for one in checks]
+    options.show([{"check": one.name, "ok": one.ok, "text": one.text} for one in checks], "\n".join(lines))
+    worst = max((one.exit_code for one in checks if not one.ok), default=0)
+    if worst:
+        raise typer.Exit(worst)

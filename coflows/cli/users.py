@@ -1,0 +1,43 @@
+"""``coflows user``: make and show users."""
+
+from __future__ import annotations
+
+import typer
+
+from coflows.cli.context import Options
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="Make and show users.", no_args_is_help=True)
+    app.add_typer(group, name="user")
+
+    @group.command()
+    def create(ctx: typer.Context, name: str) -> None:
+        """Make keys for a new user, and print the user id."""
+        options: Options = ctx.obj
+        identity = _home(options).create_user(name)
+        options.show({"name": name, "user_id": identity.user_id}, identity.user_id)
+
+    @group.command("list")
+    def list_users(ctx: typer.Context) -> None:
+        """List the users whose keys are in COFLOWS_HOME."""
+        options: Options = ctx.obj
+        found = _home(options).list_users()
+        text = "\n".join(f"{name:<20} {user_id}" for name, user_id in found)
+        options.show([{"name": name, "user_id": user_id} for name, user_id in found], text)
+
+    @group.command()
+    def show(ctx: typer.Context, name: str = typer.Argument(None)) -> None:
+        """Print a user's id: what others need to fetch his flows."""
+        options: Options = ctx.obj
+        name = name or options.user_name()
+        home = _home(options)
+        user_id = home.load_user(name).user_id
+        options.show({"name": name, "user_id": user_id, "folder": str(home.user_dir(name))}, user_id)
+
+
+def _home(options: Options):  # type: ignore[no-untyped-def]
+    from coflows.identity.home import Home
+
+    return Home(options.settings.home)
