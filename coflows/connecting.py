@@ -33,6 +33,20 @@ def connect(user: str | Identity, broker_url: str | None = None, store_url: str 
     return cl
 
 
+def which_user(name: str | None = None) -> str:
+    """The user to act as: ``name``, COFLOWS_USER, or the only one in the home. Raises ConfigurationError."""
+    settings = load_settings()
+    if name or settings.user:
+        return name or str(settings.user)
+    known = [user for user, _ in Home(settings.home).list_users()]
+    if len(known) == 1:
+        return known[0]
+    raise ConfigurationError(
+        f"Which user? There {'are ' + ', '.join(known) if known else 'is none'} in {settings.home}.",
+        hint="Give --user NAME or set COFLOWS_USER." if known else "Run: coflows user create NAME",
+    )
+
+
 def open_client(user: str | Identity, broker_url: str | None = None, store_url: str | None = None) -> Client:
     """Like ``connect``, but the broker is reached only when it is first needed."""
     settings = load_settings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -295,7 +295,7 @@ class Mounter:
         ask_release(self._cl, user_id, ids, withdrawn=request_id)
 
 
-class _step:  # noqa: N801 - reads as a verb where it is used
+class _step:
     """Names the subflow in an error that passes through."""
 
     def __init__(self, key: str, endpoint: str, user_id: str) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 from coflows.client import Client
 from coflows.codec.wire import encode
-from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint
-from coflows.errors import ConflictError, FlowConfigError, InstanceNotFoundError
+from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
+from coflows.errors import ConflictError, FlowConfigError
 from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import find_instance, instance_keys, mounted_ids
+from coflows.model.address import InstanceAddress
 from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, serve_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import (
@@ -24,8 +25,6 @@ from coflows.model.names import (
     check_flow_id,
     check_user_id,
 )
-from coflows.model.address import InstanceAddress
-from coflows.endpoints import read
 from coflows.model.wire import FetchItem
 from coflows.mounting import Mounted, Mounter
 from coflows.proxy import FlowProxy

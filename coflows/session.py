@@ -17,7 +17,6 @@ from coflows.codec.wire import check_size, decode, encode
 from coflows.errors import (
     BrokerUnavailableError,
     CoflowsError,
-    EnvelopeError,
     UnroutableError,
 )
 from coflows.identity.keys import Identity
@@ -163,8 +162,7 @@ class Session:
         if waiter is None:
             logger.debug("Nobody waits for the reply to %s.", reply.answers)
         elif waiter.sender != incoming.sender:
-            error = EnvelopeError(f"Reply to {reply.answers} came from another user.")
-            logger.warning("Dropped a forged reply: %s", error)
+            logger.warning("Dropped a forged reply to %s: it came from another user.", reply.answers)
         elif not reply.pending:
             _resolve(waiter.reply, reply)
         elif waiter.on_pending is not None:

@@ -50,12 +50,7 @@ def run_dispatch_worker_threads(
     ]
 
 
-def main() -> None:
-    """``coflows worker dispatch`` by another name."""
-    from coflows.cli import main as cli
-
-    cli(["worker", "dispatch"])
-
-
 if __name__ == "__main__":
-    main()
+    from workers.process import main
+
+    main(dispatch=True, door=False)

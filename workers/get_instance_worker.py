@@ -24,12 +24,7 @@ def run_get_instance_worker_thread(cl: Client, flow_modules_base_path: str | Pat
     return WorkerHandle(doorkeeper.stop)
 
 
-def main() -> None:
-    """``coflows worker get-instance`` by another name."""
-    from coflows.cli import main as cli
-
-    cli(["worker", "get-instance"])
-
-
 if __name__ == "__main__":
-    main()
+    from workers.process import main
+
+    main(dispatch=False, door=True)

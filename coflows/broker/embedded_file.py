@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coflows.broker.base import QueueSpec
 from coflows.errors import QueueMismatchError, UnroutableError
@@ -171,6 +172,6 @@ class BrokerFile:
     def _touch(self, queue: str) -> None:
         self.connection.execute("UPDATE queues SET last_used = ? WHERE name = ?", (time.time(), queue))
 
-    def _one(self, query: str, *values: object) -> tuple[object, ...] | None:
-        row: tuple[object, ...] | None = self.connection.execute(query, values).fetchone()
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
         return row

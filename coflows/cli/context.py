@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coflows.errors import CoflowsError, ConfigurationError
+from coflows.errors import CoflowsError
 
 if TYPE_CHECKING:
     from coflows.client import Client
@@ -36,20 +35,9 @@ class Options:
 
     def user_name(self) -> str:
         """Who the command is run as: --user, COFLOWS_USER, or the only user there is."""
-        from coflows.identity.home import Home
+        from coflows.connecting import which_user
 
-        settings = self.settings
-        name = self.user or settings.user
-        if name is not None:
-            return name
-        known = Home(settings.home).list_users()
-        if len(known) == 1:
-            return known[0][0]
-        names = ", ".join(name for name, _ in known)
-        raise ConfigurationError(
-            f"Which user? {f'There are {names}.' if known else f'There is none in {settings.home}.'}",
-            hint="Give --user NAME or set COFLOWS_USER." if known else "Run: coflows user create NAME",
-        )
+        return which_user(self.user)
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -80,8 +68,3 @@ class Options:
                 print(f"         {error.hint}", file=sys.stderr)
         return error.exit_code
 
-
-def set_up_logging(level: str) -> None:
-    """Log to standard error; pika's own chatter only when it matters."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("pika").setLevel(logging.CRITICAL)

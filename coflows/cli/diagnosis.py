@@ -6,9 +6,13 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coflows.cli.context import Options
 from coflows.errors import CoflowsError
+
+if TYPE_CHECKING:
+    from coflows.client import Client
 
 EARLIEST = 1_750_000_000
 """A clock before this (mid 2025) is wrong: envelopes would look expired to others."""
@@ -49,14 +53,14 @@ def _check(name: str, look: Callable[[], str]) -> Check:
         return Check(name, False, str(error), error.exit_code)
 
 
-def _try_store(cl) -> str:  # type: ignore[no-untyped-def]
+def _try_store(cl: Client) -> str:
     key = f"doctor:{secrets.token_hex(8)}"
     cl.create_entry(key, "well")
     cl.delete_entry(key)
     return f"{cl.store.url} can be read and written"
 
 
-def _try_broker(cl) -> str:  # type: ignore[no-untyped-def]
+def _try_broker(cl: Client) -> str:
     from coflows.broker.base import QueueSpec
 
     queue = QueueSpec(f"coflows.{cl.user_id}.doctor.{secrets.token_hex(8)}", expires=60)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from coflows.cli.context import Options
+
+if TYPE_CHECKING:
+    from coflows.identity.home import Home
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
         options.show({"name": name, "user_id": user_id, "folder": str(home.user_dir(name))}, user_id)
 
 
-def _home(options: Options):  # type: ignore[no-untyped-def]
+def _home(options: Options) -> Home:
     from coflows.identity.home import Home
 
     return Home(options.settings.home)

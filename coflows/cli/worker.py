@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from coflows.cli.context import Options, set_up_logging
-from coflows.cli.flows import add_module_path
+from coflows.cli.context import Options
+
+if TYPE_CHECKING:
+    from coflows.client import Client
 
 POINT = typer.Option("coflows_dispatch", help="The dispatch point whose messages it works off.")
 CONCURRENCY = typer.Option(8, min=1, help="Turns at once; those that wait do not count.")
@@ -58,23 +61,21 @@ def _run(
     *,
     door: bool,
 ) -> None:
-    from coflows.config import load_secrets_file, secrets_from_environment
-    from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
-    from workers.handle import run_until_signal
+    from workers.process import ProcessOptions, run_process
 
-    set_up_logging("DEBUG" if options.verbose else options.settings.log_level)
-    add_module_path(flow_modules)
-    with options.client() as cl:
-        handles = []
-        if dispatch_point is not None:
-            secrets = secrets_from_environment()
-            if secrets_file is not None:
-                secrets |= load_secrets_file(secrets_file)
-            handles.append(
-                run_dispatch_worker_thread(cl, dispatch_point, flow_modules, concurrency=concurrency, secrets=secrets)
-            )
-        if door:
-            handles.append(run_get_instance_worker_thread(cl, flow_modules))
+    def ready(cl: Client) -> None:
         options.show({"ready": True, "user_id": cl.user_id}, f"Ready: user {cl.user_id} on {cl.broker.url}.")
         sys.stdout.flush()
-        run_until_signal(handles)
+
+    process = ProcessOptions(
+        user=options.user,
+        broker_url=options.broker_url,
+        store_url=options.store_url,
+        dispatch_point=dispatch_point,
+        door=door,
+        concurrency=concurrency,
+        secrets=secrets_file,
+        flow_modules=flow_modules,
+        verbose=options.verbose,
+    )
+    run_process(process, ready)

@@ -19,10 +19,10 @@ from coflows.dispatch.admission import Admission, Resume, Start
 from coflows.dispatch.handler import Handler
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.records import Outgoing
-from coflows.threads import ThreadPool
 from coflows.errors import CoflowsError, ConflictError, UnroutableError
 from coflows.model.messages import new_message_id
 from coflows.model.wire import Call, InstancePayload, Recall, read_payload
+from coflows.threads import ThreadPool
 
 logger = logging.getLogger(__name__)
 

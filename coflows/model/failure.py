@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coflows.errors import CoflowsError, FlowCycleError, FlowInstanceError, RemoteFlowError, SerializationError
+from coflows.errors import (
+    CoflowsError,
+    FlowCycleError,
+    FlowInstanceError,
+    RemoteFlowError,
+    SerializationError,
+)
 
 MAX_TEXT = 4_000
 MAX_TRACEBACK = 16_000

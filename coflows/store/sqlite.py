@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from coflows.doorbell import Doorbell, ring
-
 from coflows.store.adapter import RETAINED_CHANGES, AdapterStore
 from coflows.store.commits import Commit, conflict
 from coflows.store.group import Outcome

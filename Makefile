@@ -1,0 +1,40 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both set up what they use.
+PYTHON ?= python3
+BROKER ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint unit bench clean
+
+demo: $(VENV)/.installed ## The main job with two users; BROKER=amqp://... does it over RabbitMQ
+	$(BIN)/coflows $(if $(BROKER),--broker $(BROKER)) demo
+
+test: $(VENV)/.developing lint ## Linters, type checks, all tests; starts RabbitMQ and PostgreSQL, installs them when missing
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.developing
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+unit: $(VENV)/.developing ## The quick part of the tests
+	$(BIN)/python -m pytest tests/unit tests/architecture $(PYTEST_ARGS)
+
+bench: $(VENV)/.developing ## The benchmarks, as one table
+	$(BIN)/python -m benchmarks
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "CoFlows needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv --clear $(VENV); } || { echo "Install python3-venv, then try again."; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.developing: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
