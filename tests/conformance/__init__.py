@@ -1,0 +1,1 @@
+"""One suite for each contract; every adapter passes it."""
