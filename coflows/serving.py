@@ -240,6 +240,13 @@ def recursive_delete_flow_instance(cl: Client, flow_id: str, timeout: float = FE
     )
 
 
+def release_flow_instance(cl: Client, flow: FlowProxy, timeout: float = FETCH_TIMEOUT) -> None:
+    """Give an instance back that this user fetched: deleted with its tree, unless it is a singleton, which stays for
+    the others. Raises CallTimeoutError when its owner does not answer (he releases it later)."""
+    await_releases(release_addresses(cl, [flow.address]), timeout)
+    cl.store.commit(deletes=[fetched_key(flow.get_instance_id())])
+
+
 def _delete(cl: Client, flow_id: str, delete_own: Callable[[], object], timeout: float = FETCH_TIMEOUT) -> None:
     fetched = cl.store.get(fetched_key(check_flow_id(flow_id)))
     if fetched is None:

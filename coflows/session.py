@@ -17,6 +17,7 @@ from coflows.codec.wire import check_size, decode, encode
 from coflows.errors import (
     BrokerUnavailableError,
     CoflowsError,
+    SerializationError,
     UnroutableError,
 )
 from coflows.identity.keys import Identity
@@ -68,7 +69,14 @@ class Session:
 
     def encode(self, payload: Payload) -> bytes:
         """The bytes of a payload; raises SerializationError or MessageTooLargeError."""
-        data = encode(payload.to_dict())
+        value = payload.to_dict()
+        try:
+            data = encode(value)
+        except SerializationError:
+            message = value.get("message")
+            if isinstance(message, dict):
+                encode(message.get("data"))  # Names the key as the author knows it.
+            raise
         check_size(data, self._max_bytes)
         return data
 

@@ -144,7 +144,7 @@ def call(
     keep: bool = typer.Option(False, help="Keep the instance, and print its id on standard error."),
 ) -> None:
     """Fetch an instance, send it one message, print the reply's data."""
-    from coflows.serving import get_flow_instance, recursive_delete_flow_instance
+    from coflows.serving import get_flow_instance, release_flow_instance
 
     options: Options = ctx.obj
     message = _data(data)
@@ -156,7 +156,7 @@ def call(
             if keep:
                 print(flow.get_instance_id(), file=sys.stderr)
             else:
-                recursive_delete_flow_instance(cl, flow.get_instance_id(), timeout=timeout)
+                release_flow_instance(cl, flow, timeout=timeout)
         options.show(reply, json.dumps(reply, default=str, ensure_ascii=False))
 
 

@@ -1,0 +1,133 @@
+"""Flows that the tests serve, as ``tests.flow_classes.X``."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from coflows import AtomicFlow, CompositeFlow, Flow, FlowMessage
+
+GATE = threading.Event()
+"""Held by tests that need a turn to be running."""
+
+
+def config(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "description": f"{name}, for tests.", **more}
+
+
+class Faulty(AtomicFlow):
+    default_config = config("Faulty")
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.flow_state["lost"] = True
+        raise ZeroDivisionError("no number is divisible by nothing")
+
+
+class Async(AtomicFlow):
+    default_config = config("Async")
+
+    async def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        await asyncio.sleep(input_message.data.get("seconds", 0))
+        return {"done": True}
+
+
+class Gated(AtomicFlow):
+    """Waits for the gate, then says so."""
+
+    default_config = config("Gated")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        GATE.wait(30)
+        return {"through": input_message.data.get("number")}
+
+
+class Recorder(AtomicFlow):
+    """Remembers the numbers it got, in order."""
+
+    default_config = config("Recorder")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        seen = self.flow_state.setdefault("seen", [])
+        seen.append(input_message.data.get("number"))
+        return {"seen": list(seen)}
+
+
+class Secretive(AtomicFlow):
+    default_config = config("Secretive")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {"length": len(self.secrets["TOKEN"])}
+
+
+class BadReply(AtomicFlow):
+    default_config = config("BadReply")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {"deep": {"set": {1, 2}}}
+
+
+class Chain(CompositeFlow):
+    """Asks the next one and adds one; the end of the chain is an Echo-like flow."""
+
+    default_config = config("Chain", subflows_config={"next": {"user_id": "local", "flow_endpoint": "end"}})
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {"depth": self.subflows["next"].ask(input_message.data)["depth"] + 1}
+
+
+class End(AtomicFlow):
+    default_config = config("End")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {"depth": 0}
+
+
+class Pushing(CompositeFlow):
+    """Asks by get_reply, and answers when the reply comes as a turn."""
+
+    default_config = config("Pushing", subflows_config={"next": {"user_id": "local", "flow_endpoint": "end"}})
+
+    def run(self, input_message: FlowMessage) -> None:
+        waiting = self.flow_state.setdefault("waiting", {})
+        if input_message.input_message_id is None:
+            message = self.subflows["next"].package_input_message(input_message.data)
+            waiting[message.message_id] = input_message
+            self.subflows["next"].get_reply(message)
+        else:
+            first = waiting.pop(input_message.input_message_id)
+            self.send_message(self.package_output_message(first, {**input_message.data, "id": first.data.get("id")}))
+
+
+class Two(CompositeFlow):
+    default_config = config(
+        "Two",
+        subflows_config={
+            "left": {"user_id": "local", "flow_endpoint": "left"},
+            "right": {"user_id": "local", "flow_endpoint": "right"},
+        },
+    )
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {key: self.subflows[key].ask(input_message.data) for key in ("left", "right")}
+
+
+class Nameless(AtomicFlow):
+    default_config = {"description": "Has no name."}
+
+    def run(self, input_message: FlowMessage) -> None:
+        return None
+
+
+class Unfinished(CompositeFlow):
+    default_config = config("Unfinished", subflows_config={"next": {"flow_endpoint": "end"}})
+
+    def run(self, input_message: FlowMessage) -> None:
+        return None
+
+
+class NoFlow:
+    """Not a flow."""
+
+
+__all__ = ["Flow"]
