@@ -14,12 +14,13 @@ from coflows.model.layout import FLOWS, SERVE_FIELDS, point_key, serve_key
 from coflows.store.base import ABSENT, Store
 
 DEFAULT_PARTITIONS = 8
-MAX_RECORD = 2**20
+MAX_RECORD = 2**26
+MAX_NESTING = 500
 
 
 def read(data: bytes) -> Any:
     """Decode a record of the user's own store."""
-    return decode(data, max_bytes=MAX_RECORD)
+    return decode(data, max_bytes=MAX_RECORD, max_depth=MAX_NESTING)
 
 
 @dataclass(frozen=True, slots=True)

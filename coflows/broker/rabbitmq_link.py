@@ -114,14 +114,20 @@ class Link:
                 self._loop.start()
             except Exception:
                 logger.exception("The connection to %s broke; connecting again.", self._server.url)
-                with contextlib.suppress(Exception):
-                    if self._connection is not None:
-                        self._connection.close()
+                self._start_over()
                 continue
             with self._lock:
                 self._ended = True
         self._drain()
         self._loop.close()
+
+    def _start_over(self) -> None:
+        if self._connection is not None and not self._connection.is_closed:
+            with contextlib.suppress(pika.exceptions.AMQPError):
+                self._connection.close()  # It is made again when that is done.
+                return
+        self._connection = None
+        self._loop.call_later(MAX_BACKOFF, self._connect)
 
     def _stop(self) -> None:
         if self._closing:

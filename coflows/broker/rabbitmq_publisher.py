@@ -42,6 +42,7 @@ class Publisher:
         self._unconfirmed: OrderedDict[int, _Message] = OrderedDict()
         self._waiting: deque[_Message] = deque()
         self._away_since = 0.0
+        self._expiring = False
         # After a refusal: one message at a time, to find whose fault it was.
         self._probing = False
         self._closing = False
@@ -167,11 +168,14 @@ class Publisher:
         self._away_since = time.monotonic()
         if self._closing:
             self._idle.set()
-        self._expire()
+        if not self._expiring:
+            self._expiring = True
+            self._expire()
 
     def _expire(self) -> None:
         """Tell the publishers of messages that have waited too long, for as long as the broker is away."""
         if self._channel is not None or self._closed:
+            self._expiring = False
             return
         now = time.monotonic()
         kept: deque[_Message] = deque()

@@ -59,8 +59,8 @@ class RabbitServer:
         if "ACCESS_REFUSED" in repr(error):
             problem = BrokerAuthError(
                 f"RabbitMQ at {self.url} refuses user {self.user!r}.",
-                hint="Check user name and password in the broker URL "
-                f"(`rabbitmqctl change_password {self.user} ...` sets one).",
+                hint="Check user name and password in the broker URL; `rabbitmqctl change_password "
+                f"{self.user} ...` sets a new one. (RabbitMQ lets guest in from its own machine only.)",
             )
         elif "NOT_ALLOWED" in repr(error):
             problem = BrokerAuthError(
@@ -115,5 +115,9 @@ class RabbitServer:
 
 
 def _short(error: Any) -> str:
-    text = str(error) or repr(error)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    # pika wraps what went wrong in what it was doing.
+    while inner := getattr(error, "exception", None) or next(iter(getattr(error, "args", ())), None):
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return (str(error) or repr(error))[:200]

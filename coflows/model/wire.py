@@ -17,7 +17,7 @@ from coflows.model.names import (
     check_user_id,
 )
 
-MAX_DEPTH = 32
+MAX_DEPTH = 64
 """How deep a tree of instances may be."""
 MAX_FAN_OUT = 512
 """How many subflows one flow may have."""

@@ -152,14 +152,13 @@ def test_a_failure_behind_a_push_reaches_who_asked_first(two: list[Client]) -> N
 def test_a_chain_of_blocking_composites_completes_on_one_slot(users: Users, broker_url: str) -> None:
     (cl,) = users(1, broker_url)
     run_dispatch_worker_thread(cl, concurrency=1)
-    length = 30
-    serve_flow(cl, "tests.flow_classes.End", "flow0")
-    config: dict[str, object] = {}
-    for number in range(1, length):
-        serve_flow(cl, "tests.flow_classes.Chain", f"flow{number}")
-        config = {"subflows_config": {"next": {"flow_endpoint": f"flow{number - 1}", **config}}}
-    flow = get_flow_instance(cl, f"flow{length - 1}", config_overrides=config)
-    assert flow.ask({}, 60) == {"depth": length - 1}
+    length = 50
+    serve_flow(cl, "tests.flow_classes.End", "flow0", singleton=True)
+    for number in range(1, length + 1):
+        serve_flow(cl, "tests.flow_classes.Chain", f"flow{number}", singleton=True)
+        config = {"subflows_config": {"next": {"flow_endpoint": f"flow{number - 1}"}}}
+        flow = get_flow_instance(cl, f"flow{number}", config_overrides=config)
+    assert flow.ask({}, 60) == {"depth": length}
 
 
 def test_parallel_dispatch_works_many_off_at_once(two: list[Client]) -> None:

@@ -54,12 +54,12 @@ class StoreContract:
         assert versions == sorted(set(versions))
 
     def test_keys_are_ordered_by_their_bytes(self, store: Store) -> None:
-        store.commit({key: b"" for key in AWKWARD})
+        store.commit(dict.fromkeys(AWKWARD, b""))
         assert store.keys() == sorted(AWKWARD, key=str.encode)
 
     @pytest.mark.parametrize("prefix", ["a", "a%", "a_", "a\\", "\ud7ff", "\U0001f600", "none"])
     def test_a_prefix_is_taken_literally(self, store: Store, prefix: str) -> None:
-        store.commit({key: b"" for key in AWKWARD})
+        store.commit(dict.fromkeys(AWKWARD, b""))
         assert store.keys(prefix) == sorted((key for key in AWKWARD if key.startswith(prefix)), key=str.encode)
 
     def test_bounds_hold_together(self, store: Store) -> None:

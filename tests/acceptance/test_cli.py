@@ -1,0 +1,145 @@
+"""The command line, as processes on one machine with no broker installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COFLOWS_")}
+    return {**kept, "COFLOWS_HOME": str(tmp_path / "home"), "COLUMNS": "100", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def coflows(environment: dict[str, str], tmp_path: Path) -> Run:
+    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "coflows.cli", *words]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*command: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline().startswith("Ready")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def test_two_terminals(coflows: Run, worker: Callable[..., subprocess.Popen[str]]) -> None:
+    user_id = coflows("user", "create", "alice").stdout.strip()
+    assert coflows("user", "show", "alice").stdout.strip() == user_id
+    assert json.loads(coflows("user", "list", "--json").stdout) == [{"name": "alice", "user_id": user_id}]
+    coflows("serve", "CounterFlowModule.CounterFlow", "counter", "--singleton")
+    assert json.loads(coflows("flows", "--json").stdout)[0]["endpoint"] == "counter"
+    terminal = worker("coflows.cli", "worker", "all")
+    assert json.loads(coflows("call", "counter", "--data", "{}").stdout) == {"count": 1}
+    coflows("user", "create", "bob")
+    called = coflows("--as", "bob", "call", "counter", "--user", user_id, "--data", '{"a": 1}')
+    assert json.loads(called.stdout) == {"count": 2}
+    failed = coflows("--as", "bob", "call", "counter", "--user", user_id, "--data", '{"fail": true}', code=9)
+    assert "asked to fail" in failed.stderr
+    instances = json.loads(coflows("instances", "--as", "alice", "--json").stdout)
+    assert [one["endpoint"] for one in instances] == ["counter"]
+    assert "counter/" in coflows("tree", "--as", "alice").stdout
+    terminal.send_signal(signal.SIGTERM)
+    assert terminal.wait(60) == 0
+
+
+def test_worker_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    user_id = coflows("user", "create", "alice").stdout.strip()
+    coflows("user", "create", "bob")
+    (tmp_path / "my_flows.py").write_text(
+        "from coflows import AtomicFlow\n"
+        "class Mine(AtomicFlow):\n"
+        "    default_config = {'name': 'Mine', 'description': 'My own.'}\n"
+        "    def run(self, input_message):\n"
+        "        return {'secret': len(self.secrets['KEY'])}\n"
+    )
+    secrets = tmp_path / "secrets.env"
+    secrets.write_text("KEY=12345\n")
+    secrets.chmod(0o600)
+    coflows("serve", "my_flows.Mine", "mine", "--as", "alice")
+    worker("workers.dispatch_worker", "--user", "alice", "--secrets", str(secrets))
+    worker("workers.get_instance_worker", "--user", "alice")
+    called = coflows("call", "mine", "--user", user_id, "--as", "bob", "--json")
+    assert json.loads(called.stdout) == {"secret": 5}
+
+
+def test_doctor(coflows: Run) -> None:
+    coflows("doctor", code=2)
+    coflows("user", "create", "alice")
+    checks = json.loads(coflows("doctor", "--json").stdout)
+    assert [(check["check"], check["ok"]) for check in checks] == [
+        (name, True) for name in ("keys", "store", "broker", "clock")
+    ]
+    broken = coflows("doctor", "--broker", "amqp://guest:geheim@127.0.0.1:1/", code=4)
+    assert "Nothing answers" in broken.stdout and "geheim" not in broken.stdout + broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["call", "counter"], 7, "serves nothing under 'counter'"),
+        (["call", "counter", "--data", "[1]"], 2, "JSON object"),
+        (["serve", "No.Such", "x"], 6, "No"),
+        (["serve", "EchoFlowModule.EchoFlow", "a:b"], 2, "Endpoint name"),
+        (["flows", "--as", "nobody"], 3, "coflows user create nobody"),
+        (["user", "create", "alice"], 3, "exists already"),
+    ],
+)
+def test_errors_and_exit_codes(coflows: Run, words: list[str], code: int, text: str) -> None:
+    coflows("user", "create", "alice")
+    assert text in coflows(*words, code=code).stderr
+    error = json.loads(coflows(*words, "--json", code=code).stderr)["error"]
+    assert text in error["message"] + " " + error["hint"]
+
+
+def test_unserve_and_delete(coflows: Run) -> None:
+    coflows("user", "create", "alice")
+    coflows("serve", "EchoFlowModule.EchoFlow", "echo")
+    assert json.loads(coflows("unserve", "echo", "--json").stdout) == {"unserved": "echo", "was_served": True}
+    assert "unserved" in coflows("flows").stdout
+    coflows("delete", "echo")
+    assert coflows("flows", "--json").stdout.strip() == "[]"
+
+
+def test_demo(coflows: Run) -> None:
+    shown = coflows("demo").stdout
+    assert "{'output_number': 1234}" in shown and "{'output_number': 4321}" in shown
+    assert "reverse_number_atomic/" in shown and "reverse_number_sequential/" in shown
+
+
+def test_keys_are_private(coflows: Run, tmp_path: Path) -> None:
+    coflows("user", "create", "alice")
+    key = tmp_path / "home" / "users" / "alice" / "key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    key.chmod(0o644)
+    assert "chmod 600" in coflows("serve", "EchoFlowModule.EchoFlow", "echo", "--as", "alice", code=3).stderr

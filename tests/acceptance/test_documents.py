@@ -1,0 +1,53 @@
+"""Every code block of the README and of docs/ is executed; diagrams aside."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+MAKE_TEST = "make test\n"
+"""What runs this test; running it again inside would never end."""
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    found = []
+    for path in sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]):
+        if path.exists():
+            found += [(path.name, kind, text) for kind, text in BLOCK.findall(path.read_text())]
+    return [(name, kind, text) for name, kind, text in found if kind != "mermaid" and text != MAKE_TEST]
+
+
+@pytest.mark.parametrize(("name", "kind", "text"), blocks())
+def test_code_block(name: str, kind: str, text: str, tmp_path: Path) -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("COFLOWS_")}
+    environment = {**kept, "COFLOWS_HOME": str(tmp_path / "home"), "PIP_NO_INPUT": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    if kind == "python":
+        script = tmp_path / "block.py"
+        script.write_text(text)
+        command, folder = [sys.executable, str(script)], tmp_path
+    else:
+        assert kind == "bash", f"{name} has a block of {kind}, which nothing executes"
+        text = text.replace("coflows worker all &\n", WAIT_FOR_WORKER)
+        text = re.sub(r"^source .*\n", "", text, flags=re.M)
+        command, folder = ["bash", "-m", "-e", "-o", "pipefail", "-c", text], ROOT
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode in (0, 143), done.stdout + done.stderr
+
+
+WAIT_FOR_WORKER = """coflows worker all > "$COFLOWS_HOME/ready" &
+until grep -q Ready "$COFLOWS_HOME/ready"; do read -rt 0.1 < <(:) || true; done
+"""
+
+
+def test_the_two_commands_are_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "make demo" in readme and "make test" in readme
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
