@@ -55,7 +55,8 @@ def open_client(user: str | Identity, broker_url: str | None = None, store_url: 
         identity, folder = user, settings.home / "guests" / user.user_id[:16]
     else:
         identity, folder = home.load_user(user), home.user_dir(user)
-    return _client(identity, settings, broker_url, store_url, store=folder / "store.db", broker=settings.home / "broker")
+    store, broker = folder / "store.db", settings.home / "broker"
+    return _client(identity, settings, broker_url, store_url, store=store, broker=broker)
 
 
 def start_users(num_users: int = 2, broker_url: str | None = None, store_url: str | None = None) -> list[Client]:

@@ -82,7 +82,7 @@ class Doorbell:
 def ring(bells: Path, sender: socket.socket, but: str = "") -> None:
     """Ring all bells of a folder but one; remove those whose process is gone."""
     try:
-        names = os.listdir(bells)
+        names = [bell.name for bell in bells.iterdir()]
     except FileNotFoundError:
         return
     for name in names:
@@ -109,6 +109,6 @@ def _short(folder: Path) -> Path:
     link = Path(tempfile.gettempdir()) / f"coflows-{os.getuid()}-{digest}"
     with contextlib.suppress(FileExistsError):
         link.symlink_to(folder)
-    if not link.is_symlink() or Path(os.readlink(link)) != folder:
+    if not link.is_symlink() or link.readlink() != folder:
         raise OSError(errno.EEXIST, f"{link} is not the link to {folder} that it should be", str(link))
     return link

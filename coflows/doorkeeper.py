@@ -70,7 +70,8 @@ class Doorkeeper:
             answer = Reply(answers=request.request_id, failure=Failure.of(error).to_dict())
         except Exception as error:
             logger.exception("A request of user %s failed.", incoming.sender)
-            failure = Failure("flow_instance", "FlowInstanceError", f"The owner's worker failed: {type(error).__name__}.")
+            text = f"The owner's worker failed: {type(error).__name__}."
+            failure = Failure("flow_instance", "FlowInstanceError", text)
             answer = Reply(answers=request.request_id, failure=failure.to_dict())
         self._reply(delivery, incoming.sender, request, answer)
 

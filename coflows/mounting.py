@@ -195,7 +195,7 @@ class Mounter:
             init, overrides = self._cl.store.get(path.key("init")), self._cl.store.get(path.key("config_overrides"))
             if init is None or overrides is None:
                 return None
-            ignored = differing_keys(read(overrides.value), request.config_overrides) if request.config_overrides else []
+            ignored = differing_keys(read(overrides.value), request.config_overrides)
             warning = (
                 f"{endpoint.name} is a singleton that was mounted before with another config; ignored: "
                 f"{', '.join(ignored)}."

@@ -1,4 +1,4 @@
-"""A flow's own state as bytes: msgpack when that holds it faithfully, else cloudpickle; one leading byte tells which."""
+"""A flow's own state as bytes: msgpack where that is faithful, else cloudpickle; one leading byte tells which."""
 
 from __future__ import annotations
 

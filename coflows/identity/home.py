@@ -43,7 +43,7 @@ class Home:
                 # sees half a file.
                 os.link(draft, folder / "key")
             finally:
-                os.unlink(draft)
+                Path(draft).unlink()
         except FileExistsError as error:
             raise UserExistsError(
                 f"User {name!r} exists already in {self.path}.", hint="Choose another name, or use this one."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sqlite3
 import threading
@@ -133,7 +132,7 @@ class SqliteStore(AdapterStore):
 
     def _is_watched(self) -> bool:
         try:
-            return bool(os.listdir(self._bells / "bells"))
+            return any((self._bells / "bells").iterdir())
         except OSError:
             return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 FIELDS = ["default_dispatch_point", "flow_class_name", "init", "parallel_dispatch", "singleton"]
 
 
@@ -47,7 +49,7 @@ def shown(cell: Any) -> str:
             texts.append(output.text)
         elif "data" in output:
             texts.append(output.data.get("text/plain", ""))
-    return "".join(texts)
+    return COLOURS.sub("", "".join(texts))
 
 
 def test_every_notebook_is_tested() -> None:

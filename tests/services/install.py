@@ -25,7 +25,8 @@ def install(package: str, what_for: str) -> None:
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_daemons():
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]):
+        fetch = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+        for command in (["apt-get", "update", "-qq"], fetch):
             done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
             if done.returncode and command[1] == "install":
                 raise ServiceMissingError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

@@ -45,7 +45,12 @@ class RabbitMQ:
         )
         with (self._folder / "out").open("ab") as out:
             self._process = subprocess.Popen(
-                [server], env=self._environment(), stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
+                [server],
+                env=self._environment(),
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         self._wait()
         return self
