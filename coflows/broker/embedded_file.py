@@ -139,7 +139,8 @@ class BrokerFile:
         self.connection.execute("DELETE FROM messages WHERE id = ?", (message,))
         if row[2] is not None and self.exists(row[2]):
             self.connection.execute(
-                "INSERT INTO messages (queue, body, origin, reason) VALUES (?, ?, ?, ?)", (row[2], row[1], row[0], reason)
+                "INSERT INTO messages (queue, body, origin, reason) VALUES (?, ?, ?, ?)",
+                (row[2], row[1], row[0], reason),
             )
 
     def is_single_active(self, queue: str) -> bool:
@@ -149,7 +150,8 @@ class BrokerFile:
 
     def consumers(self, queue: str) -> list[int]:
         """The consumers of a queue, the first one first."""
-        return [row[0] for row in self.connection.execute("SELECT id FROM consumers WHERE queue = ? ORDER BY id", (queue,))]
+        rows = self.connection.execute("SELECT id FROM consumers WHERE queue = ? ORDER BY id", (queue,))
+        return [row[0] for row in rows]
 
     def bury_dead(self, alive: Callable[[str], bool]) -> bool:
         """Remove the consumers of sessions that are gone, and queues that outlived their expiry. Whether there were

@@ -30,9 +30,7 @@ class RabbitMQBroker(Broker):
     waits for a server that is away before its future fails.
     """
 
-    def __init__(
-        self, url: str, *, connect_timeout: float = 10.0, publish_deadline: float = PUBLISH_DEADLINE
-    ) -> None:
+    def __init__(self, url: str, *, connect_timeout: float = 10.0, publish_deadline: float = PUBLISH_DEADLINE) -> None:
         self._server = RabbitServer.from_url(url)
         self.url = self._server.url
         self._declared: dict[str, QueueSpec] = {}
@@ -153,7 +151,7 @@ class RabbitMQBroker(Broker):
 
         self._operations.resume()
         self._getter.resume()
-        self._declare_all(deque(self._declared.values()), start_all)
+        self._declare_all(deque(list(self._declared.values())), start_all)
 
     def _declare_all(self, specs: deque[QueueSpec], then: Callable[[], None]) -> None:
         """One after the other; a server bounds the channels that are open at a time."""

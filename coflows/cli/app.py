@@ -60,7 +60,16 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sys.exit(options.fail(error))
 
 
-ANYWHERE = {"--json": False, "--as": True, "--user": True, "--broker": True, "--store": True, "--verbose": False, "-v": False}
+ANYWHERE = {
+    "--json": False,
+    "--verbose": False,
+    "-v": False,
+    "--as": True,
+    "--user": True,
+    "--broker": True,
+    "--store": True,
+}
+"""The root's options, and whether each takes a value."""
 
 
 def _options_first(words: list[str]) -> list[str]:

@@ -14,6 +14,8 @@ from coflows.errors import ConfigurationError
 
 HERE = typer.Option(None, "--flow-modules", help="Folder where flow classes are looked for, besides this one.")
 
+EXAMPLE = """For instance --data '{"number": 1}'."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
@@ -168,9 +170,9 @@ def _data(text: str) -> dict[str, Any]:
             text = Path(text[1:]).read_text(encoding="utf-8")
         value = json.loads(text)
     except (ValueError, OSError) as error:
-        raise ConfigurationError(f"--data is no JSON: {error}.", hint="""For instance --data '{"number": 1}'.""") from error
+        raise ConfigurationError(f"--data is no JSON: {error}.", hint=EXAMPLE) from error
     if not isinstance(value, dict):
-        raise ConfigurationError("--data is no JSON object.", hint="""For instance --data '{"number": 1}'.""")
+        raise ConfigurationError("--data is no JSON object.", hint=EXAMPLE)
     return value
 
 

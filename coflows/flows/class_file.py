@@ -41,11 +41,12 @@ def read_class_file(cls: type) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise FlowConfigError(f"{path}{where}: {error.problem or error.context}.") from error
+        text = f"{path}{where}: {error.problem or error.context}."
+        raise FlowConfigError(text, hint="Mend the YAML there; a quote or a bracket may be open.") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise FlowConfigError(f"{path} is not YAML: {error}.") from error
+        raise FlowConfigError(f"{path} is not YAML: {error}.", hint="Write it as UTF-8 text.") from error
     except OSError as error:
-        raise FlowConfigError(f"{path} cannot be read: {error.strerror}.") from error
+        raise FlowConfigError(f"{path} cannot be read: {error.strerror}.", hint="Check its permissions.") from error
     return _checked(path, config)
 
 

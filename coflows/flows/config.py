@@ -95,9 +95,7 @@ def validate_config(cls: type, config: Mapping[str, Any]) -> None:
         value = config.get(key)
         if not isinstance(value, str) or not value.strip():
             missing = "has no" if key not in config else "needs some text as its"
-            raise FlowConfigError(
-                f"The config of {label} {missing} {key!r}.", hint=f"Add `{key}: ...` to {place}."
-            )
+            raise FlowConfigError(f"The config of {label} {missing} {key!r}.", hint=f"Add `{key}: ...` to {place}.")
     for key in _KEY_LISTS:
         value = config.get(key)
         if value is not None and not _is_key_list(value):
@@ -123,9 +121,7 @@ def check_overrides(overrides: Mapping[str, Any], private_keys: Collection[str] 
 
 def _check_override(value: object, at: str, private: frozenset[str], depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise FlowConfigError(
-            f"Override {at[:80]!r}... is nested deeper than {MAX_DEPTH}, or contains itself."
-        )
+        raise FlowConfigError(f"Override {at[:80]!r}... is nested deeper than {MAX_DEPTH}, or contains itself.")
     if isinstance(value, Mapping):
         for key, item in value.items():
             dotted = f"{at}.{key}" if at else f"{key}"

@@ -116,9 +116,7 @@ class Flow(ABC):
         """The instance's id; raises FlowError without a worker."""
         return self._running("an instance id").flow_id
 
-    def package_output_message(
-        self, input_message: FlowMessage, response: dict[str, Any] | FlowMessage
-    ) -> FlowMessage:
+    def package_output_message(self, input_message: FlowMessage, response: dict[str, Any] | FlowMessage) -> FlowMessage:
         """A reply to ``input_message`` (of this turn, or kept in the state from an earlier one) with the
         data of ``response``, private keys left out."""
         data = response.data if isinstance(response, FlowMessage) else response
@@ -139,11 +137,7 @@ class Flow(ABC):
     def send_message(self, message: FlowMessage) -> None:
         """Send what ``package_output_message`` made, when the turn is committed; nothing is sent when
         nobody waits for a reply. Raises FlowError without a worker."""
-        if (
-            not isinstance(message, FlowMessage)
-            or message.input_message_id is None
-            or message.sender is not None
-        ):
+        if not isinstance(message, FlowMessage) or message.input_message_id is None or message.sender is not None:
             raise FlowError(
                 f"{class_label(type(self))} can only send a reply that it packaged.",
                 hint="Use self.send_message(self.package_output_message(input_message, response)).",

@@ -103,9 +103,7 @@ def _read(data: Data, path: Path) -> Any:
     for part in path:
         if not isinstance(value, dict) or part not in value:
             known = ", ".join(str(key) for key in data) or "nothing"
-            raise FlowError(
-                f"KeyInterface: key {'.'.join(path)!r} is not in the data.", hint=f"It has: {known}."
-            )
+            raise FlowError(f"KeyInterface: key {'.'.join(path)!r} is not in the data.", hint=f"It has: {known}.")
         value = value[part]
     return value
 

@@ -1,0 +1,97 @@
+"""Codecs: what goes in comes out; what cannot is told by its key; what others send is bounded."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coflows import FlowMessage
+from coflows.codec.state import decode_state, encode_state
+from coflows.codec.wire import decode, encode
+from coflows.errors import SerializationError
+
+LIMIT = 2**20
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
+
+
+@given(value=VALUES)
+def test_wire_round_trip(value: Any) -> None:
+    assert decode(encode(value), max_bytes=LIMIT) == value
+
+
+@given(data=st.binary(max_size=100))
+def test_garbage_is_a_value_or_an_error(data: bytes) -> None:
+    try:
+        decode(data, max_bytes=LIMIT)
+    except SerializationError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x91" * 40 + b"\xc0",
+        msgpack.packb(msgpack.ExtType(5, b"x")),
+        msgpack.packb({"a": msgpack.Timestamp(1)}),
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\x7f\xff\xff\xff",
+        msgpack.packb([0] * 300_000),
+        msgpack.packb([[0] * 1000] * 300),
+        msgpack.packb({1: 2}),
+        encode(1) + b"\x00",
+    ],
+    ids=["deep", "extension", "timestamp", "huge array", "huge map", "long", "many", "number key", "trailing"],
+)
+def test_bounds(data: bytes) -> None:
+    with pytest.raises(SerializationError):
+        decode(data, max_bytes=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": {"b": [1, {2}]}}, r"'a\.b\[1\]': a set"),
+        ({"n": 2**64}, "'n': the integer"),
+        ({"s": "\ud800"}, "'s': the text"),
+        ({"o": object()}, "'o': a object"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(value: Any, text: str) -> None:
+    with pytest.raises(SerializationError, match=text):
+        encode(value)
+
+
+def test_a_value_that_contains_itself() -> None:
+    value: dict[str, Any] = {}
+    value["self"] = value
+    with pytest.raises(SerializationError):
+        encode(value)
+
+
+@given(value=st.dictionaries(st.text(), VALUES, max_size=4))
+def test_plain_state_is_msgpack(value: dict[str, Any]) -> None:
+    data = encode_state(value)
+    assert data[:1] == b"m" and decode_state(data) == value
+
+
+@pytest.mark.parametrize("value", [(1, 2), {1, 2}, {1: "one"}, 2**80, complex(1, 2), lambda: 1, [(1,)]])
+def test_other_state_keeps_its_types(value: Any) -> None:
+    again = decode_state(encode_state({"value": value}))["value"]
+    assert type(again) is type(value) and (callable(value) or again == value)
+
+
+def test_messages_in_state_stay_msgpack() -> None:
+    message = FlowMessage({"a": [1]}, sender="a" * 52)
+    data = encode_state({"waiting": {"x": {"first": message}}})
+    assert data[:1] == b"m" and decode_state(data)["waiting"]["x"]["first"] == message
+
+
+def test_state_that_cannot_be_kept_is_named() -> None:
+    with pytest.raises(SerializationError, match=r"flow_state\['lock'\]"):
+        encode_state({"fine": (1,), "lock": threading.Lock()})
