@@ -85,16 +85,15 @@ class Admission(Generic[Job]):
     def withdraw(self, jobs: Iterable[Job]) -> list[Job]:
         """Forget those of the jobs that have not started; gives them. The others go on."""
         gone = [job for job in jobs if job in self._lane_of and not self._started(job)]
-        for job in gone:
-            lane = self._lane_of.pop(job)
-            queue = self._lanes[lane]
-            if queue[0] == job:
-                self._ready.remove(job)
-            queue.remove(job)
+        lost = set(gone)
+        self._ready = deque(job for job in self._ready if job not in lost)
+        for lane in dict.fromkeys(self._lane_of.pop(job) for job in gone):
+            was_first = self._lanes[lane][0] in lost
+            queue = self._lanes[lane] = deque(job for job in self._lanes[lane] if job not in lost)
             if not queue:
                 del self._lanes[lane]
-        waiting = {queue[0] for queue in self._lanes.values()} - set(self._ready)
-        self._ready.extend(job for job in waiting if not self._started(job))
+            elif was_first:
+                self._ready.append(queue[0])
         return gone
 
     def _started(self, job: Job) -> bool:

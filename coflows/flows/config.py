@@ -115,13 +115,17 @@ def check_overrides(overrides: Mapping[str, Any], private_keys: Collection[str] 
     ``_x_``, a text with ``${``, a key that is no text; and for a value under one of ``private_keys``,
     which would be stored."""
     if not isinstance(overrides, Mapping):
-        raise FlowConfigError(f"Config overrides are a dict, not {type(overrides).__name__}.")
+        raise FlowConfigError(
+            f"Config overrides are a {type(overrides).__name__}, not a dict.", hint='Pass a dict: {"key": value}.'
+        )
     _check_override(overrides, "", frozenset(private_keys), 0)
 
 
 def _check_override(value: object, at: str, private: frozenset[str], depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise FlowConfigError(f"Override {at[:80]!r}... is nested deeper than {MAX_DEPTH}, or contains itself.")
+        raise FlowConfigError(
+            f"Override {at[:80]!r}... is nested deeper than {MAX_DEPTH}, or contains itself.", hint="Flatten it."
+        )
     if isinstance(value, Mapping):
         for key, item in value.items():
             dotted = f"{at}.{key}" if at else f"{key}"
@@ -155,7 +159,7 @@ def _check_override_key(key: object, dotted: str, private: frozenset[str]) -> No
 def check_overridable(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
     """Raise FlowConfigError for an override from another user that the owner's config does not list, as a
     dotted key or a parent of it, in ``overridable``. ``name`` and ``description`` may always be
-    overridden."""
+    overridden. ``config`` is that of the class, before any override."""
     allowed = ("name", "description", *(config.get("overridable") or ()))
     refused = [key for key in differing_keys({}, overrides, ignore=()) if not _covered(key, allowed)]
     if refused:
@@ -223,7 +227,10 @@ def _subflow_spec(key: str, value: object, where: str) -> SubflowSpec:
     endpoint = _required(value, "flow_endpoint", key, where, "the endpoint it is served at")
     class_name = value.get("flow_class_name")
     if class_name is not None and not isinstance(class_name, str):
-        raise FlowConfigError(f"Subflow {key!r} in {where} has a flow_class_name that is no text.")
+        raise FlowConfigError(
+            f"Subflow {key!r} in {where} has a flow_class_name that is a {type(class_name).__name__}, not text.",
+            hint="Write Package.ClassName, or leave it out.",
+        )
     try:
         if user_id != LOCAL:
             check_user_id(user_id)

@@ -47,7 +47,10 @@ class KeyInterface:
         """The new dict. The input is never changed, and shares nothing with the result."""
         data = data_or_message.data if isinstance(data_or_message, FlowMessage) else data_or_message
         if not isinstance(data, dict):
-            raise FlowError(f"KeyInterface: expected a dict or a message, not {type(data).__name__}.")
+            raise FlowError(
+                f"KeyInterface: expected a dict or a message, not {type(data).__name__}.",
+                hint="Call it with a reply's data, or with the message.",
+            )
         data = copy.deepcopy(data)
         _rename(data, self._rename)
         _copy(data, self._copy)
@@ -120,7 +123,8 @@ def _write(data: Data, path: Path, value: Any) -> None:
         if not isinstance(child, dict):
             raise FlowError(
                 f"KeyInterface: key {'.'.join(path)!r} cannot be written: {'.'.join(path[:depth])!r} is a "
-                f"{type(child).__name__}, not a dict."
+                f"{type(child).__name__}, not a dict.",
+                hint="Rename or delete what stands there first.",
             )
         parent = child
     parent[path[-1]] = value
@@ -148,7 +152,9 @@ def _path(argument: str, key: object) -> Path:
 
 def _paths(argument: str, keys: object) -> list[Path]:
     if isinstance(keys, str) or not isinstance(keys, Sequence):
-        raise FlowConfigError(f"KeyInterface: {argument} is a list of keys, not {type(keys).__name__}.")
+        raise FlowConfigError(
+            f"KeyInterface: {argument} is a {type(keys).__name__}, not a list of keys.", hint='Write ["key"].'
+        )
     return [_path(argument, key) for key in keys]
 
 
@@ -156,7 +162,9 @@ def _mapping(argument: str, value: object) -> Mapping[Any, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise FlowConfigError(f"KeyInterface: {argument} is a dict, not {type(value).__name__}.")
+        raise FlowConfigError(
+            f"KeyInterface: {argument} is a {type(value).__name__}, not a dict.", hint='Write {"key": ...}.'
+        )
     return value
 
 
@@ -168,6 +176,7 @@ def _callables(transformations: Sequence[Callable[[Data], Data]]) -> list[Callab
     for transformation in transformations:
         if not callable(transformation):
             raise FlowConfigError(
-                f"KeyInterface: additional_transformations has {transformation!r}, which cannot be called."
+                f"KeyInterface: additional_transformations has {transformation!r}, which cannot be called.",
+                hint="Pass functions that take a dict and give one back.",
             )
     return list(transformations)

@@ -55,8 +55,8 @@ def test_depth_and_fan_out_are_bounded() -> None:
 
 
 def test_each_other_user_is_asked_once() -> None:
-    specs = {"a": SubflowSpec("local", "x"), "b": SubflowSpec(B, "x"), "c": SubflowSpec(B, "y"), "d": SubflowSpec(A, "z")}
-    found = plan(specs, A)
+    local, own = SubflowSpec("local", "x"), SubflowSpec(A, "z")
+    found = plan({"a": local, "b": SubflowSpec(B, "x"), "c": SubflowSpec(B, "y"), "d": own}, A)
     assert set(found.local) == {"a", "d"} and {user: set(items) for user, items in found.remote.items()} == {
         B: {"b", "c"}
     }
