@@ -102,6 +102,10 @@ class FlowFuture:
         """Whether waiting would return or raise at once."""
         return self._reply.done()
 
+    def add_done_callback(self, callback: Callable[[FlowFuture], None]) -> None:
+        """Call ``callback`` with this future when it is done, from a thread of the session's; it must not block."""
+        self._reply.add_done_callback(lambda _reply: callback(self))
+
     def cancel(self) -> bool:
         """Stop waiting; True unless the reply was there already. The flow may still work the message off."""
         return self._reply.cancel()

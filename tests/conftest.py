@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,19 @@ import pytest
 
 from coflows import Client, start_users
 from tests.services import postgres, rabbitmq
+from tests.services.install import ServiceMissingError
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install what is missing before the first test: it may take longer than one test is given."""
+    if session.config.option.collectonly:
+        return
+    wanted = {mark.name for item in session.items for mark in item.iter_markers()}
+    with contextlib.suppress(ServiceMissingError):  # The fixtures tell it, to the tests concerned.
+        if "rabbitmq" in wanted:
+            rabbitmq.binaries()
+        if "postgres" in wanted:
+            postgres.binaries()
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +36,16 @@ def amqp_url() -> Iterator[str]:
     node = rabbitmq.RabbitMQ()
     try:
         yield node.start().url
+    finally:
+        node.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_node() -> Iterator[rabbitmq.RabbitMQ]:
+    """A RabbitMQ node of the tests' own, to halt, kill and control; each test leaves it running."""
+    node = rabbitmq.RabbitMQ()
+    try:
+        yield node.start()
     finally:
         node.stop()
 

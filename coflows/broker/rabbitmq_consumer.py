@@ -69,9 +69,13 @@ class RabbitConsumer(Consumer):
         self._channel.add_on_close_callback(self._channel_closed)
 
     def _opened(self, channel: Any) -> None:
-        channel.add_on_cancel_callback(lambda _frame: channel.close() if channel.is_open else None)
+        channel.add_on_cancel_callback(lambda _frame: self._cancelled(channel))
         channel.basic_qos(prefetch_count=self._prefetch)
         channel.basic_consume(self.queue, self._deliver, callback=lambda _ok: self._subscribed())
+
+    def _cancelled(self, channel: Any) -> None:
+        if channel.is_open:
+            channel.close(reply_text="the queue was deleted")
 
     def _subscribed(self) -> None:
         self._attempt = 0
@@ -106,12 +110,11 @@ class RabbitConsumer(Consumer):
             return
         if self._link.connection is None:
             return  # All consumers start again when it is back.
-        error = self._server.channel_error(reason, self.queue)
-        if settle(self.started, error):
+        if settle(self.started, self._server.channel_error(reason, self.queue)):
             self._close()
             return
         if self._attempt == 0:
-            logger.warning("The subscription to %s ended (%s); subscribing again.", self.queue, error)
+            logger.warning("The subscription to %s ended (%s); subscribing again.", self.queue, reason)
         limit = min(MAX_BACKOFF, FIRST_BACKOFF * 2**self._attempt)
         self._attempt += 1
         self._link.call_later(limit, lambda: self._restore(self))

@@ -122,7 +122,7 @@ class Flow(ABC):
         data = response.data if isinstance(response, FlowMessage) else response
         if not isinstance(data, dict):
             raise FlowError(
-                f"A reply of {class_label(type(self))} is a dict or a FlowMessage, not {type(data).__name__}.",
+                f"A reply of {class_label(type(self))} must be a dict or a FlowMessage, not {type(data).__name__}.",
                 hint='Return for instance {"answer": value}, or None to send no reply.',
             )
         data = strip_private(data, self._private_keys)

@@ -1,4 +1,4 @@
-"""Installs a Debian package when a service is missing, without leaving a system-wide daemon running."""
+"""Installs a Debian package when a service is missing, without a system-wide daemon that stays behind."""
 
 from __future__ import annotations
 
@@ -13,23 +13,34 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class ServiceMissingError(RuntimeError):
-    """A service that the tests need is neither there nor can it be installed."""
+    """A service that the tests need is neither there nor can it be installed or started."""
 
 
-def install(package: str, what_for: str) -> None:
-    """``apt-get install`` it; raises ServiceMissingError that says what to do instead."""
+def install(package: str, service: str, variable: str) -> None:
+    """``apt-get install`` it. Raises ServiceMissingError that says what to do instead."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise ServiceMissingError(
-            f"{what_for} is not installed, and this is not root on a Debian machine that could install it. "
-            f"Install the package {package}, or set COFLOWS_TEST_AMQP_URL / COFLOWS_TEST_POSTGRES_URL."
+            f"The tests need {service}. It is not installed, and only root on a Debian machine can have the tests "
+            f"install it. Install the package {package}, or set {variable} to the URL of one that runs."
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
     with _no_daemons():
-        fetch = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
-        for command in (["apt-get", "update", "-qq"], fetch):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-            if done.returncode and command[1] == "install":
-                raise ServiceMissingError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        # Without fresh lists the package may still be found.
+        subprocess.run([*apt, "update"], env=environment, capture_output=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*apt, "install", "-y", "--no-install-recommends", package],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    if done.returncode:
+        raise ServiceMissingError(
+            f"The tests need {service}, and installing the package {package} failed; "
+            f"install it, or set {variable} to the URL of one that runs.\n{done.stdout[-2000:]}"
+        )
 
 
 @contextmanager

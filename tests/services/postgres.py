@@ -6,60 +6,76 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
-import tempfile
 import threading
 from pathlib import Path
 
+import psycopg
+
 from tests.services.install import ServiceMissingError, install
-from tests.services.processes import free_port
+from tests.services.processes import Lair, free_port
 
 
 class Postgres:
-    """Runs from ``start`` to ``stop``; keeps its data in between."""
+    """Runs from ``start`` to ``stop``; keeps its data when halted in between."""
 
     def __init__(self) -> None:
+        self._binaries = binaries()
         self.port = free_port()
         self.password = secrets.token_hex(8)
         self.url = f"postgresql://coflows:{self.password}@127.0.0.1:{self.port}/postgres"
-        self._folder = Path(tempfile.mkdtemp(prefix="coflows-postgres-"))
+        # At once and without waiting for clients: the data is thrown away.
+        self._lair = Lair("postgres", signal.SIGQUIT)
+        self._folder = self._lair.folder
 
     def start(self) -> Postgres:
-        """Start, making the cluster the first time."""
-        data = self._folder / "data"
-        if not data.exists():
-            (self._folder / "password").write_text(self.password)
-            _give(self._folder, self._folder / "password")
-            self._run("initdb", "-D", str(data), "-U", "coflows", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C",
-                      f"--pwfile={self._folder / 'password'}")
-        options = f"-p {self.port} -h 127.0.0.1 -k {self._folder}"
-        self._run("pg_ctl", "-D", str(data), "-l", str(self._folder / "log"), "-w", "-t", "60", "-o", options, "start")
+        """Start and wait until it answers, making the cluster the first time. Raises ServiceMissingError."""
+        try:
+            if not (self._folder / "data").exists():
+                self._make()
+            options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='{self._folder}'"
+            self._run("pg_ctl", "-l", str(self._folder / "log"), "-w", "-t", "60", "-o", options, "start")
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def halt(self) -> None:
-        """End it; ``start`` brings it back with its data."""
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
+        """Shut it down; ``start`` brings it back with its data."""
+        self._run("pg_ctl", "-m", "fast", "-w", "-t", "60", "stop")
 
     def stop(self) -> None:
         """End it and remove its data."""
-        self.halt()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._lair.clear()
+
+    def _make(self) -> None:
+        password = self._folder / "password"
+        password.write_text(self.password)
+        if os.geteuid() == 0:
+            for place in (self._folder, password):
+                os.chown(place, _user().pw_uid, _user().pw_gid)
+        self._run("initdb", "-U", "coflows", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C")
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(_binaries() / program), *arguments]
+        command = [str(self._binaries / program), "-D", str(self._folder / "data"), *arguments]
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root.
-            command = ["setpriv", f"--reuid={_user().pw_uid}", f"--regid={_user().pw_gid}", "--clear-groups", *command]
-        log = self._folder / "commands"
-        with log.open("ab") as out:
-            done = subprocess.run(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd="/")
+            user = _user()
+            command = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *command]
+        said = self._folder / "commands"
+        with said.open("ab") as out:
+            done = subprocess.run(
+                command, env=self._lair.environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd="/"
+            )
         if done.returncode:
-            raise ServiceMissingError(f"{program} failed:\n{log.read_text(errors='replace')[-3000:]}")
+            logs = [
+                place.read_text(errors="replace")[-2000:] for place in (said, self._folder / "log") if place.exists()
+            ]
+            raise ServiceMissingError("\n".join([f"PostgreSQL's {program} failed:", *logs]))
 
 
 def answers(url: str) -> bool:
-    """Whether a PostgreSQL answers there."""
-    import psycopg
-
+    """Whether a PostgreSQL answers there, and lets the account in."""
     try:
         psycopg.connect(url, connect_timeout=5).close()
     except psycopg.Error:
@@ -67,15 +83,17 @@ def answers(url: str) -> bool:
     return True
 
 
-def _binaries() -> Path:
-    for _ in range(2):
+def binaries() -> Path:
+    """Where the server's programs are, installed when they are missing. Raises ServiceMissingError."""
+    for attempt in ("look", "look again after installing"):
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
         if found:
             return found[-1].parent
         if program := shutil.which("initdb"):
             return Path(program).resolve().parent
-        install("postgresql", "PostgreSQL")
-    raise ServiceMissingError("initdb is missing although postgresql is installed.")
+        if attempt == "look":
+            install("postgresql", "PostgreSQL", "COFLOWS_TEST_POSTGRES_URL")
+    raise ServiceMissingError("initdb is missing although the package postgresql is installed.")
 
 
 def _user() -> pwd.struct_passwd:
@@ -85,16 +103,10 @@ def _user() -> pwd.struct_passwd:
         return pwd.getpwnam("nobody")
 
 
-def _give(*places: Path) -> None:
-    if os.geteuid() == 0:
-        for place in places:
-            os.chown(place, _user().pw_uid, _user().pw_gid)
-
-
 if __name__ == "__main__":
     server = Postgres().start()
+    print(server.url, flush=True)
     try:
-        print(server.url, flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         pass

@@ -1,19 +1,32 @@
-"""Ends a service with every process that belongs to it."""
+"""Ends a service with every process that belongs to it, also when the tests die without a word."""
 
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
+
+FIRST_PORT, LAST_PORT = 20000, 32000
+"""Below the ports that the system gives to clients: one that connects to a stopped server's cannot meet itself."""
 
 
 def free_port() -> int:
     """A TCP port of the loopback interface that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.randint(FIRST_PORT, LAST_PORT)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def processes_with(marker: str) -> list[int]:
@@ -22,23 +35,63 @@ def processes_with(marker: str) -> list[int]:
     for place in Path("/proc").iterdir():
         if place.name.isdigit() and int(place.name) != os.getpid():
             try:
-                if marker.encode() in (place / "environ").read_bytes():
+                if marker.encode() in (place / "environ").read_bytes().split(b"\0"):
                     found.append(int(place.name))
             except OSError:
                 continue
     return found
 
 
-def end_all(marker: str, patience: float = 20.0) -> None:
-    """Terminate them, then kill those that stay."""
+def end_all(marker: str, first: signal.Signals = signal.SIGTERM, patience: float = 20.0) -> None:
+    """Ask them to end with ``first``, then kill those that stay."""
     deadline = time.monotonic() + patience
-    sent = signal.SIGTERM
+    asked: set[int] = set()
     while left := processes_with(marker):
         for pid in left:
-            try:
-                os.kill(pid, sent)
-            except ProcessLookupError:
-                continue
-        if time.monotonic() > deadline:
-            sent = signal.SIGKILL
-        time.sleep(0.1)
+            late = time.monotonic() > deadline
+            if late or pid not in asked:
+                asked.add(pid)
+                try:
+                    os.kill(pid, signal.SIGKILL if late else first)
+                except ProcessLookupError:
+                    continue
+        time.sleep(0.05)
+
+
+class Lair:
+    """A service's folder, and a guard that ends the service and removes the folder as soon as this process is gone.
+
+    Whatever runs for the service gets ``environment``, by which the guard knows it.
+    """
+
+    def __init__(self, name: str, end: signal.Signals = signal.SIGTERM) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"coflows-{name}-"))
+        self.marker = f"COFLOWS_TEST_SERVICE={self.folder}"
+        self._end = end
+        self._guard = subprocess.Popen(
+            [sys.executable, "-m", "tests.services.guard", self.marker, str(self.folder), str(int(end))],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment for the service's processes."""
+        name, _, value = self.marker.partition("=")
+        return {**os.environ, name: value}
+
+    def clear(self) -> None:
+        """End what still runs and remove the folder."""
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+
+
+def guard(marker: str, folder: str, end: int) -> None:
+    """Wait until standard input closes, which it does when its other end dies; then clear up."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    end_all(marker, signal.Signals(end))
+    shutil.rmtree(folder, ignore_errors=True)

@@ -4,86 +4,101 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pika
+import pika.exceptions
 
 from tests.services.install import ServiceMissingError, install
-from tests.services.processes import end_all, free_port
+from tests.services.processes import Lair, end_all, free_port
 
-MARKER = "COFLOWS_TEST_NODE"
-SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+BINARIES = Path("/usr/lib/rabbitmq/bin")
+"""Debian's; those in /usr/sbin would change to another user."""
 START_TIMEOUT = 120.0
+HALT_TIMEOUT = 30.0
 
 
 class RabbitMQ:
-    """Runs from ``start`` to ``stop``; keeps its data in between, so it can be restarted."""
+    """Runs from ``start`` to ``stop``; keeps its data when halted or killed in between."""
 
     def __init__(self) -> None:
+        self._binaries = binaries()
         self.port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._name = f"coflows-{secrets.token_hex(4)}@localhost"
-        self._folder = Path(tempfile.mkdtemp(prefix="coflows-rabbitmq-"))
         self._dist_port, self._epmd_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> RabbitMQ:
-        """Start and wait until it answers."""
-        server = _server()
-        for name in ("mnesia", "log"):
-            (self._folder / name).mkdir(exist_ok=True)
+        self._lair = Lair("rabbitmq")
+        self._folder = self._lair.folder
         (self._folder / "plugins").write_text("[].\n")
         (self._folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.default = 127.0.0.1:{self.port}\nloopback_users = none\n"
-            "vm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n"
+            f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
+            "vm_memory_high_watermark.absolute = 2GB\n"
+            "disk_free_limit.absolute = 50MB\n"
         )
-        with (self._folder / "out").open("ab") as out:
-            self._process = subprocess.Popen(
-                [server],
-                env=self._environment(),
-                stdout=out,
-                stderr=out,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._wait()
+
+    def start(self) -> RabbitMQ:
+        """Start and wait until it answers. Raises ServiceMissingError with the end of its log."""
+        try:
+            with (self._folder / "out").open("ab") as out:
+                self._process = subprocess.Popen(
+                    [str(self._binaries / "rabbitmq-server")],
+                    env=self._environment(),
+                    stdout=out,
+                    stderr=out,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
         return self
+
+    def halt(self) -> None:
+        """Shut it down in good order; ``start`` brings it back with its data."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(HALT_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._sweep()
+
+    def kill(self) -> None:
+        """``kill -9`` it; ``start`` brings it back with what it had on disk."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._sweep()
 
     def stop(self) -> None:
         """End it with all its processes, and remove its data."""
-        self.halt()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def halt(self) -> None:
-        """End it with all its processes; ``start`` brings it back with its data."""
-        end_all(f"{MARKER}={self._name}")
+        self._lair.clear()
         if self._process is not None:
             self._process.wait()
 
-    def kill(self) -> None:
-        """``kill -9``."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        end_all(f"{MARKER}={self._name}", patience=0.0)
-
     def control(self, *arguments: str) -> str:
         """``rabbitmqctl``; gives what it printed."""
-        command = [str(SERVER.with_name("rabbitmqctl")), "-n", self._name, *arguments]
-        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=True)
+        command = [str(self._binaries / "rabbitmqctl"), "-q", "-n", self._name, *arguments]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def _sweep(self) -> None:
+        """epmd and other helpers stay behind a node."""
+        end_all(self._lair.marker)
+        if self._process is not None:
+            self._process.wait()
 
     def _environment(self) -> dict[str, str]:
         folder = self._folder
         return {
-            **os.environ,
-            MARKER: self._name,
+            **self._lair.environment,
             "HOME": str(folder),
             "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -104,34 +119,35 @@ class RabbitMQ:
             assert self._process is not None
             if self._process.poll() is not None or time.monotonic() > deadline:
                 log = (self._folder / "out").read_text(errors="replace")[-3000:]
-                self.stop()
                 raise ServiceMissingError(f"The private RabbitMQ node did not start:\n{log}")
-            time.sleep(0.2)
+            time.sleep(0.1)
 
 
 def answers(url: str) -> bool:
-    """Whether a RabbitMQ answers there."""
+    """Whether a RabbitMQ answers there, and lets the account in."""
     try:
         parameters = pika.URLParameters(url)
         parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = 5
         pika.BlockingConnection(parameters).close()
-    except Exception:
+    except (pika.exceptions.AMQPError, OSError):
         return False
     return True
 
 
-def _server() -> str:
-    if not SERVER.exists():
-        install("rabbitmq-server", "RabbitMQ")
-    if not SERVER.exists():
-        raise ServiceMissingError(f"{SERVER} is missing although rabbitmq-server is installed.")
-    return str(SERVER)
+def binaries() -> Path:
+    """Where the server's programs are, installed when they are missing. Raises ServiceMissingError."""
+    server = BINARIES / "rabbitmq-server"
+    if not server.exists():
+        install("rabbitmq-server", "RabbitMQ", "COFLOWS_TEST_AMQP_URL")
+    if not server.exists():
+        raise ServiceMissingError(f"{server} is missing although the package rabbitmq-server is installed.")
+    return BINARIES
 
 
 if __name__ == "__main__":
     node = RabbitMQ().start()
+    print(node.url, flush=True)
     try:
-        print(node.url, flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         pass

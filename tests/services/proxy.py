@@ -1,0 +1,86 @@
+"""A TCP proxy in front of a real service, for injecting real faults into its connections."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from urllib.parse import urlsplit
+
+
+class Proxy:
+    """Stands between clients and the server of ``url``; its own ``url`` is the same with another address."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or 5672)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        account = f"{parts.username}:{parts.password}@" if parts.username else ""
+        address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = parts._replace(netloc=account + address).geturl()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.Lock()
+        self._refusing = False
+        self._muted = threading.Event()
+        self.swallowed = threading.Event()
+        """Something that the server said was kept from its client."""
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break all connections; new ones are let in."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def refuse(self) -> None:
+        """Break all connections and every new one."""
+        self._refusing = True
+        self.cut()
+
+    def mute(self) -> None:
+        """Lose what the server says from now on; what its clients say goes on reaching it."""
+        self.swallowed.clear()
+        self._muted.set()
+
+    def mend(self) -> None:
+        """Let new connections live; those that were muted have lost their place and are broken."""
+        self._refusing = False
+        if self._muted.is_set():
+            self.cut()
+            self._muted.clear()
+
+    def close(self) -> None:
+        """Break everything and let go of the address."""
+        self._listener.close()
+        self.refuse()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:
+                    client.close()
+                    continue
+                with self._lock:
+                    self._pairs.append((client, server))
+                for ends in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
+                if self._refusing:
+                    self.cut()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, from_server: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if from_server and self._muted.is_set():
+                    self.swallowed.set()
+                    continue
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
