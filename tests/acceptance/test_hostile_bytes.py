@@ -1,0 +1,142 @@
+"""What no honest client sends: it goes to the dead letters, with its reason, and the worker lives on."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import pytest
+
+from coflows import Client
+from coflows.broker.topology import dispatch_queue, door_queue, session_queue
+from coflows.dead_letters import list_dead_letters, replay_dead_letters
+from coflows.errors import CallTimeoutError, InstanceNotFoundError
+from coflows.identity.sealing import seal
+from coflows.model.messages import new_message_id
+from coflows.model.wire import Call, Fetch, FetchItem
+from coflows.mounting import Mounted
+from coflows.resolution import derive_id
+from coflows.serving import get_flow_instance, serve_flow
+from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
+
+TIMEOUT = 30
+Users = Callable[..., list[Client]]
+
+
+@pytest.fixture
+def served(users: Users, broker_url: str) -> tuple[Client, Client]:
+    owner, client = users(2, broker_url)
+    run_dispatch_worker_thread(owner)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "CounterFlowModule.CounterFlow", "counter")
+    return owner, client
+
+
+def letters(cl: Client, count: int) -> list[str]:
+    """The reasons of the dead letters, once there are so many."""
+    deadline = time.monotonic() + TIMEOUT
+    while len(found := list_dead_letters(cl)) < count:
+        assert time.monotonic() < deadline, found
+    return [letter.reason for letter in found]
+
+
+def test_garbage_goes_to_the_dead_letters(served: tuple[Client, Client]) -> None:
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    queues = [dispatch_queue(owner.user_id, "coflows_dispatch", number).name for number in (None, 0, 1)]
+    for queue in (*queues, door_queue(owner.user_id).name):
+        client.broker.publish(queue, secrets.token_bytes(100))
+    payload = b"\x93" * 200
+    sealed = seal(client.identity, owner.user_id, new_message_id(), int(time.time()) + 60, payload)
+    client.broker.publish(queues[0], sealed)
+    reasons = letters(owner, 5)
+    assert sorted(reason.partition(":")[0] for reason in reasons) == ["envelope"] * 4 + ["serialization"]
+    assert flow.ask({}, TIMEOUT) == {"count": 1}, "the worker lives on"
+    assert len(replay_dead_letters(owner)) == 5
+    assert len(letters(owner, 5)) == 5, "they are no better the second time"
+
+
+def test_an_expired_message_is_not_worked_off(served: tuple[Client, Client]) -> None:
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    call = client.session.encode(
+        Call(flow_id=flow.get_instance_id(), message={"data": {}, "message_id": "0" * 32, "created_at": 0.0})
+    )
+    sealed = seal(client.identity, owner.user_id, new_message_id(), int(time.time()) - 5, call)
+    client.broker.publish(dispatch_queue(owner.user_id, "coflows_dispatch", flow.address.partition).name, sealed)
+    assert "expired" in letters(owner, 1)[0]
+    assert flow.ask({}, TIMEOUT) == {"count": 1}
+
+
+def test_a_forged_reply_resolves_nothing(served: tuple[Client, Client], users: Users, broker_url: str) -> None:
+    """Somebody who learned a message's id cannot answer it in the owner's place."""
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    message = flow.package_input_message({})
+    waiting = client.session.expect(message.message_id, owner.user_id)
+    queue = session_queue(client.user_id, client.session.id).name
+    from coflows.model.wire import Reply
+
+    forged = Reply(answers=message.message_id, value={"count": 666})
+    client.session.send(queue, client.user_id, new_message_id(), forged).result(TIMEOUT)
+    assert flow.ask({}, TIMEOUT) == {"count": 1}
+    assert not waiting.done()
+
+
+def test_a_push_reply_that_nobody_asked_for_is_refused(served: tuple[Client, Client]) -> None:
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    call = Call(
+        flow_id=flow.get_instance_id(),
+        message={"data": {}, "message_id": "0" * 32, "created_at": 0.0},
+        answers="1" * 32,
+    )
+    queue = dispatch_queue(owner.user_id, "coflows_dispatch", flow.address.partition).name
+    client.session.send(queue, owner.user_id, new_message_id(), call).result(TIMEOUT)
+    assert flow.ask({}, TIMEOUT) == {"count": 1}
+
+
+def test_a_message_through_another_partition_is_refused(served: tuple[Client, Client]) -> None:
+    """It would run beside the instance's own turns."""
+    from dataclasses import replace
+
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    assert flow.address.partition is not None
+    for partition in (None, (flow.address.partition + 1) % 8):
+        with pytest.raises(InstanceNotFoundError):
+            client.proxy(replace(flow.address, partition=partition)).ask({}, TIMEOUT)
+    assert flow.ask({}, TIMEOUT) == {"count": 1}
+
+
+def test_a_repeated_request_gives_the_same_instances(served: tuple[Client, Client]) -> None:
+    owner, client = served
+    request_id = new_message_id()
+    fetch = Fetch(
+        request_id=request_id,
+        session=client.session.id,
+        items=[FetchItem(key=key, flow_endpoint="counter") for key in ("a", "b")],
+        deadline=time.time() + TIMEOUT,
+    )
+    answers = []
+    for _ in range(2):
+        door = door_queue(owner.user_id).name
+        reply, _sent = client.session.request(door, owner.user_id, new_message_id(), fetch, answers=request_id)
+        value = reply.result(TIMEOUT).value
+        assert value is not None
+        answers.append(value["instances"])
+    assert answers[0] == answers[1]
+    first = Mounted.from_dict(answers[0]["a"], owner.user_id, "counter")
+    assert first.address.flow_id != answers[0]["b"]["address"]["flow_id"] and derive_id(request_id, "a")
+    assert len(owner.read_keys("instance_metadata:")) == 2
+
+
+def test_a_fetch_after_its_deadline_mounts_nothing(users: Users) -> None:
+    owner, client = users(2)
+    serve_flow(owner, "CounterFlowModule.CounterFlow", "counter")
+    with pytest.raises(CallTimeoutError):
+        get_flow_instance(client, "counter", owner.user_id, timeout=0.3)
+    run_get_instance_worker_thread(owner)
+    assert get_flow_instance(client, "counter", owner.user_id).get_instance_id()
+    assert len(owner.read_keys("instance_metadata:")) == 1
