@@ -292,7 +292,7 @@ class EmbeddedBroker(Broker):
         taken: list[tuple[EmbeddedConsumer, Delivery]] = []
         for consumer in self._consumers:
             room = consumer.prefetch - consumer.taken
-            if room <= 0 or consumer.closed:
+            if room <= 0 or consumer.closed or not self._file.has_ready(consumer.queue):
                 continue
             others = self._file.consumers(consumer.queue)
             if len(others) > 1:

@@ -103,6 +103,10 @@ class BrokerFile:
         if row is not None:
             self._touch(row[0])
 
+    def has_ready(self, queue: str) -> bool:
+        """Whether the queue has a message that nobody has."""
+        return self._one("SELECT 1 FROM messages WHERE queue = ? AND consumer IS NULL LIMIT 1", queue) is not None
+
     def take(self, queue: str, consumer: int, limit: int) -> list[Claim]:
         """Take the oldest messages that nobody has."""
         rows = self.connection.execute(
