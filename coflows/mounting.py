@@ -120,9 +120,9 @@ class Mounter:
         self, request: MountRequest, endpoint: Endpoint, chain: tuple[ChainLink, ...], attempt: int
     ) -> Mounted | None:
         """Mount once; None when something changed meanwhile and it is to be decided anew."""
-        check_overrides(request.config_overrides)
         flow_class = resolve_flow_class(endpoint.flow_class_name, self._base_paths)
         config = flow_class.get_config(**request.config_overrides)
+        check_overrides(request.config_overrides, config.get("private_keys") or ())
         address = self._address(request, endpoint)
         subtree = self._fetch_subflows(request, subflow_specs(config), chain, str(attempt))
         try:
@@ -195,7 +195,9 @@ class Mounter:
             init, overrides = self._cl.store.get(path.key("init")), self._cl.store.get(path.key("config_overrides"))
             if init is None or overrides is None:
                 return None
-            ignored = differing_keys(read(overrides.value), request.config_overrides)
+            flow_class = resolve_flow_class(endpoint.flow_class_name, self._base_paths)
+            config = flow_class.get_config(**read(overrides.value))
+            ignored = differing_keys(config, request.config_overrides)
             warning = (
                 f"{endpoint.name} is a singleton that was mounted before with another config; ignored: "
                 f"{', '.join(ignored)}."

@@ -60,6 +60,13 @@ class Secretive(AtomicFlow):
         return {"length": len(self.secrets["TOKEN"])}
 
 
+class Private(AtomicFlow):
+    default_config = config("Private", private_keys=["api_key"])
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {}
+
+
 class BadReply(AtomicFlow):
     default_config = config("BadReply")
 

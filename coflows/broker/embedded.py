@@ -271,7 +271,7 @@ class EmbeddedBroker(Broker):
                     except CoflowsError as error:
                         order.error = error
                 taken = self._take()
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, this thread lives on and those who wait are told
             problem = BrokerError(f"The embedded broker at {self.url} failed: {error}.", hint="Is the disk full?")
             problem.__cause__ = error
             for order in orders:

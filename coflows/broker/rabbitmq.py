@@ -143,15 +143,15 @@ class RabbitMQBroker(Broker):
         self._declare_all(deque([spec] if spec else []), consumer.start)
 
     def _resume(self) -> None:
-        """There is a new connection: first the queues, then who consumes them."""
+        """There is a new connection: first the queues, then who consumes them and what was asked meanwhile."""
 
-        def start_all() -> None:
+        def go_on() -> None:
             for consumer in list(self._consumers):
                 consumer.start()
+            self._operations.resume()
+            self._getter.resume()
 
-        self._operations.resume()
-        self._getter.resume()
-        self._declare_all(deque(list(self._declared.values())), start_all)
+        self._declare_all(deque(list(self._declared.values())), go_on)
 
     def _declare_all(self, specs: deque[QueueSpec], then: Callable[[], None]) -> None:
         """One after the other; a server bounds the channels that are open at a time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import socket
 import threading
 import time
 from collections import deque
@@ -123,7 +124,7 @@ class Link:
 
     def _start_over(self) -> None:
         if self._connection is not None and not self._connection.is_closed:
-            with contextlib.suppress(pika.exceptions.AMQPError):
+            with contextlib.suppress(Exception):
                 self._connection.close()  # It is made again when that is done.
                 return
         self._connection = None
@@ -137,8 +138,14 @@ class Link:
         connection = self._connection
         if connection is None or connection.is_closed:
             self._loop.stop()
+            return
+        self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
+        transport = getattr(connection, "_transport", None)
+        if not connection.is_open and transport is not None:
+            # In the middle of the greeting pika's own close would wait for its end; this makes it end.
+            with contextlib.suppress(OSError):
+                transport._sock.shutdown(socket.SHUT_RDWR)
         elif not connection.is_closing:
-            self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
             connection.close()
 
     def _drain(self) -> None:

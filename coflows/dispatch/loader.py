@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coflows.codec.state import decode_state
 from coflows.endpoints import find_endpoint, read
@@ -31,6 +32,16 @@ class Loaded:
     state: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Blueprint:
+    """What all flows of one instance are built from."""
+
+    flow_class: type[Flow]
+    config: dict[str, Any]
+    parallel: bool
+    version: int
+
+
 class Loader:
     """Thread-safe. An instance's cached flow is only asked for by the turn that has the instance's lane."""
 
@@ -38,6 +49,7 @@ class Loader:
         self._store = store
         self._base_paths = tuple(base_paths)
         self._cache: OrderedDict[str, Loaded] = OrderedDict()
+        self._blueprints: OrderedDict[str, _Blueprint] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, flow_id: str) -> Instance:
@@ -93,18 +105,34 @@ class Loader:
                 del self._cache[flow_id]
 
     def _build(self, instance: Instance) -> Loaded:
-        endpoint = find_endpoint(self._store, instance.path.endpoint)
-        overrides = self._store.get(instance.path.key("config_overrides"))
-        if endpoint is None or overrides is None:
-            raise FlowClassError(f"Endpoint {instance.path.endpoint!r} was deleted.", hint="Serve it again.")
-        flow_class = resolve_flow_class(endpoint.flow_class_name, self._base_paths)
-        flow = flow_class(flow_config=flow_class.get_config(**read(overrides.value)))
+        blueprint = self._blueprint(instance)
+        flow = blueprint.flow_class(flow_config=blueprint.config)
         state = None
-        if not endpoint.parallel:
+        if not blueprint.parallel:
             entry = self._store.get(instance.path.key("state"))
             state = None if entry is None else entry.value
         if state is None:
             flow.set_up_flow_state()
         else:
             flow.set_flow_state(decode_state(state))
-        return Loaded(instance, flow, endpoint.parallel, state)
+        return Loaded(instance, flow, blueprint.parallel, state)
+
+    def _blueprint(self, instance: Instance) -> _Blueprint:
+        """The class and config of an instance: read once, for its YAML takes longer than most turns."""
+        flow_id = instance.path.flow_id
+        with self._lock:
+            known = self._blueprints.get(flow_id)
+        if known is not None and known.version == instance.version:
+            return known
+        endpoint = find_endpoint(self._store, instance.path.endpoint)
+        overrides = self._store.get(instance.path.key("config_overrides"))
+        if endpoint is None or overrides is None:
+            raise FlowClassError(f"Endpoint {instance.path.endpoint!r} was deleted.", hint="Serve it again.")
+        flow_class = resolve_flow_class(endpoint.flow_class_name, self._base_paths)
+        config = flow_class.get_config(**read(overrides.value))
+        made = _Blueprint(flow_class, config, endpoint.parallel, instance.version)
+        with self._lock:
+            self._blueprints[flow_id] = made
+            if len(self._blueprints) > CACHE_SIZE:
+                self._blueprints.popitem(last=False)
+        return made

@@ -90,11 +90,8 @@ def _transformed(data: Data, transformation: Callable[[Data], Data]) -> Data:
 
 
 def _selected(data: Data, paths: list[Path]) -> Data:
-    values = [(path, _read(data, path)) for path in paths]
-    # Parents first: a child that is selected too is then written into the copy that holds it already.
-    values.sort(key=lambda pair: len(pair[0]))
     result: Data = {}
-    _write_all(result, [(path, copy.deepcopy(value)) for path, value in values])
+    _write_all(result, [(path, copy.deepcopy(_read(data, path))) for path in paths])
     return result
 
 

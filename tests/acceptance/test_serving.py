@@ -14,6 +14,7 @@ from coflows import Client
 from coflows.errors import (
     CallTimeoutError,
     EndpointNotFoundError,
+    FlowConfigError,
     FlowCycleError,
     FlowInstanceError,
     InstanceNotFoundError,
@@ -140,6 +141,22 @@ def test_a_singletons_ignored_overrides_are_told(users: Users) -> None:
         )
     assert "name" not in str(told[0].message).partition("ignored:")[2]
     assert first.get_instance_id() == second.get_instance_id()
+
+
+def test_repeating_what_a_singleton_has_is_no_difference(users: Users, recwarn: pytest.WarningsRecorder) -> None:
+    (owner,) = start(users, 1)
+    serve_flow(owner, "EchoFlowModule.EchoFlow", "echo", singleton=True)
+    get_flow_instance(owner, "echo", config_overrides={"style": "loud"})
+    get_flow_instance(owner, "echo", config_overrides={"style": "loud", "private_keys": []})
+    assert not [one for one in recwarn if issubclass(one.category, IgnoredConfigWarning)]
+
+
+def test_private_overrides_are_refused_and_not_stored(users: Users) -> None:
+    (owner,) = start(users, 1)
+    serve_flow(owner, f"{CLASSES}.Private", "private")
+    with pytest.raises(FlowConfigError, match="api_key"):
+        get_flow_instance(owner, "private", config_overrides={"backend": {"api_key": "canary-4712"}})
+    assert not any(b"canary-4712" in entry.value for entry in owner.store.scan())
 
 
 def test_users_who_need_each_others_flows(users: Users, broker_url: str) -> None:

@@ -22,6 +22,8 @@ class Proxy:
         self._lock = threading.Lock()
         self._refusing = False
         self._muted = threading.Event()
+        self.said = bytearray()
+        """What the clients said, in the order of arrival."""
         self.swallowed = threading.Event()
         """Something that the server said was kept from its client."""
         threading.Thread(target=self._accept, daemon=True).start()
@@ -79,6 +81,8 @@ class Proxy:
                 if from_server and self._muted.is_set():
                     self.swallowed.set()
                     continue
+                if not from_server:
+                    self.said += data
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coflows import AtomicFlow, CompositeFlow, FlowMessage
@@ -18,6 +18,9 @@ from coflows.errors import FlowConfigError, FlowError, SerializationError
 from coflows.flows.private import Secrets, strip_private
 from coflows.flows.runtime import FlowRuntime, Subflow
 from coflows.model.messages import ReplyAddress, ReplyMode, new_message_id
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The machine may be busy."""
 
 PRIVATE = {"api_key", "token"}
 USER = "a" * 52
@@ -237,6 +240,7 @@ def keys_in(value: Any) -> set[str]:
     return set().union(*map(keys_in, value)) if isinstance(value, list | tuple) else set()
 
 
+@UNTIMED
 @given(VALUES)
 def test_stripping_leaves_no_private_key_and_its_input_alone(value: Any) -> None:
     before = copy.deepcopy(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coflows import AtomicFlow, CompositeFlow, Flow, FlowMessage
@@ -23,6 +23,9 @@ from coflows.flows.config import (
     merge_config,
     subflow_specs,
 )
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The machine may be busy."""
 
 KEYS = st.sampled_from(["a", "b", "c", "name"])
 LEAVES = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
@@ -50,6 +53,7 @@ def refused(call: Any, *texts: str) -> None:
 # -- merging and comparing -------------------------------------------------------------------------------------------
 
 
+@UNTIMED
 @given(CONFIGS, CONFIGS)
 def test_merging_leaves_its_inputs_alone_and_shares_nothing(base: dict[str, Any], over: dict[str, Any]) -> None:
     before = copy.deepcopy((base, over))
@@ -65,6 +69,7 @@ def test_merging_leaves_its_inputs_alone_and_shares_nothing(base: dict[str, Any]
     assert (base, over) == before
 
 
+@UNTIMED
 @given(CONFIGS, CONFIGS, CONFIGS)
 def test_merging_is_associative_with_an_empty_config_as_neutral(
     one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]
@@ -81,11 +86,13 @@ def _shapes_differ(old: Any, new: Any) -> bool:
     return isinstance(old, dict) or isinstance(new, dict)
 
 
+@UNTIMED
 @given(CONFIGS, CONFIGS)
 def test_nothing_differs_exactly_when_merging_changes_nothing(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert (differing_keys(old, new, ignore=()) == []) == (deep_merge(old, new) == old)
 
 
+@UNTIMED
 @given(CONFIGS, CONFIGS)
 def test_differing_keys_are_those_of_the_new_config(old: dict[str, Any], new: dict[str, Any]) -> None:
     for dotted in differing_keys(old, new, ignore=()):
@@ -93,6 +100,11 @@ def test_differing_keys_are_those_of_the_new_config(old: dict[str, Any], new: di
         for part in dotted.split("."):
             value = value[part]
     assert not [key for key in differing_keys(old, new) if key.split(".")[0] == "name"]
+
+
+def test_other_values_are_copied_too() -> None:
+    inside: list[int] = []
+    assert deep_merge({"a": (inside,)}, {})["a"][0] is not inside
 
 
 def test_name_and_description_only_aside_at_the_top() -> None:
@@ -106,10 +118,8 @@ def test_nobody_can_take_a_private_key_away() -> None:
 
 
 def test_targets_are_dropped_at_any_depth() -> None:
-    assert deep_merge({"_target_": "x", "a": {"_target_": "y"}}, {"b": [{"_target_": "z", "c": 1}]}) == {
-        "a": {},
-        "b": [{"c": 1}],
-    }
+    base, over = {"_target_": "x", "a": {"_target_": "y"}}, {"_target_": "w", "b": [{"_target_": "z", "c": 1}]}
+    assert deep_merge(base, over) == {"a": {}, "b": [{"c": 1}]}
 
 
 # -- the class hierarchy and its files -------------------------------------------------------------------------------
@@ -146,9 +156,9 @@ def test_yaml_and_attributes_are_merged_base_first(module: Any, tmp_path: Path) 
 
 def test_each_config_is_its_own(module: Any) -> None:
     module.Child.get_config()["model"]["size"] = 99
-    flow = module.Child.instantiate_from_default_config()
-    flow.flow_config["model"]["size"] = 99
-    assert module.Child.get_config()["model"]["size"] == 1
+    config = module.Child.get_config()
+    module.Child(flow_config=config).flow_config["model"]["size"] = 99
+    assert config["model"]["size"] == module.Child.get_config()["model"]["size"] == 1
 
 
 @pytest.mark.parametrize(
@@ -248,7 +258,8 @@ def test_others_override_what_the_owner_lists() -> None:
     config = {"overridable": ["model", "prompt.style"]}
     check_overridable(config, {"name": "x", "description": "y", "model": {"size": 1}, "prompt": {"style": "terse"}})
     refused(lambda: check_overridable(config, {"prompt": {"text": "x"}, "model": 1}), "override: prompt.text.")
-    refused(lambda: check_overridable(config, {"overridable": ["all"]}), "overridable")
+    refused(lambda: check_overridable(config, {"overridable": ["all"]}), "override: overridable.")
+    refused(lambda: check_overridable(config, {"models": 1, "promptly": {"style": 1}}), "models, promptly.style")
     refused(lambda: check_overridable({}, {"model": {}, "models": 1}), "model, models")
 
 

@@ -6,11 +6,14 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coflows import FlowMessage, KeyInterface
 from coflows.errors import FlowConfigError, FlowError
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The machine may be busy."""
 
 KEYS = st.sampled_from(["a", "b", "c"])
 DATA = st.dictionaries(
@@ -74,6 +77,7 @@ def test_dotted_keys_reach_into_dicts_and_make_parents() -> None:
     assert KeyInterface(keys_to_set={"a.d": 3, "e.f": 4})(data) == {"a": {"b": {"c": 1}, "d": 3}, "e": {"f": 4}}
 
 
+@UNTIMED
 @given(DATA, PATHS, NEW)
 def test_renaming_there_and_back_changes_nothing(data: dict[str, Any], old: str, new: str) -> None:
     if has(data, old):
@@ -82,6 +86,7 @@ def test_renaming_there_and_back_changes_nothing(data: dict[str, Any], old: str,
         assert KeyInterface({new: old}, keys_to_delete=[new.split(".")[0]])(renamed) == data
 
 
+@UNTIMED
 @given(DATA, PATHS, NEW)
 def test_a_missing_source_is_named(data: dict[str, Any], old: str, new: str) -> None:
     for interface in (
@@ -97,6 +102,7 @@ def test_a_missing_source_is_named(data: dict[str, Any], old: str, new: str) -> 
             assert f"{old!r} is not in the data" in str(caught.value) and caught.value.hint
 
 
+@UNTIMED
 @given(DATA, PATHS, NEW)
 def test_its_input_stays_as_it_is_and_shares_nothing(data: dict[str, Any], source: str, target: str) -> None:
     def scribble(data: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +126,7 @@ def test_its_input_stays_as_it_is_and_shares_nothing(data: dict[str, Any], sourc
     assert data == before
 
 
+@UNTIMED
 @given(DATA, st.lists(PATHS, max_size=3))
 def test_what_is_deleted_is_gone_and_the_rest_stays(data: dict[str, Any], paths: list[str]) -> None:
     result = KeyInterface(keys_to_delete=paths)(data)
@@ -128,6 +135,7 @@ def test_what_is_deleted_is_gone_and_the_rest_stays(data: dict[str, Any], paths:
     assert again == result
 
 
+@UNTIMED
 @given(DATA, st.lists(PATHS, min_size=1, max_size=3))
 def test_what_is_selected_is_all_there_is(data: dict[str, Any], paths: list[str]) -> None:
     if all(has(data, path) for path in paths):
