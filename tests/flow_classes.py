@@ -67,6 +67,19 @@ class Private(AtomicFlow):
         return {}
 
 
+class Careless(CompositeFlow):
+    """Sends a private key on to its subflow, which echoes it."""
+
+    default_config = config(
+        "Careless",
+        private_keys=["api_key"],
+        subflows_config={"next": {"user_id": "local", "flow_endpoint": "end"}},
+    )
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {"echo": self.subflows["next"].ask({"a": 1, "api_key": "canary-4713"})}
+
+
 class BadReply(AtomicFlow):
     default_config = config("BadReply")
 

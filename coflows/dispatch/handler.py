@@ -74,6 +74,7 @@ class Handler:
             message,
             origin=push.origin if push else message.reply_to,
             secrets=self._secrets,
+            private_keys=loaded.flow.flow_config.get("private_keys") or (),
             pause=lambda: self._runner.pause(job),
         )
         if call.failure is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,7 @@ from coflows.broker.topology import instance_queue, reply_queue
 from coflows.client import Client, outgoing
 from coflows.dispatch.records import Outgoing, PushCall
 from coflows.errors import FlowConfigError
+from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture
 from coflows.instances import Instance
 from coflows.model.address import InstanceAddress
@@ -38,6 +39,7 @@ class Turn:
         *,
         origin: ReplyAddress | None,
         secrets: Mapping[str, str],
+        private_keys: Sequence[str] = (),
         pause: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.message = message
@@ -47,6 +49,7 @@ class Turn:
         self.calls: dict[str, bytes] = {}
         self._cl = cl
         self._instance = instance
+        self._private_keys = tuple(private_keys)
         self._pause = pause
         self._counter = 0
 
@@ -96,10 +99,12 @@ class Turn:
 
     def call(self, address: InstanceAddress, message: FlowMessage, *, confirm: bool) -> FlowFuture:
         """Send now; waiting for the future lets other turns run."""
+        message = self._without_private(message)
         return self._cl.call(address, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._pause)
 
     def post(self, address: InstanceAddress, message: FlowMessage, *, push: bool) -> None:
         """Send when the turn is committed; with ``push`` the reply becomes a turn of this instance."""
+        message = self._without_private(message)
         own = self._instance.address
         reply_to = ReplyAddress(
             ReplyMode.PUSH,
@@ -118,6 +123,9 @@ class Turn:
         if push:
             record = PushCall(address.user_id, self.origin)
             self.calls[call_key(self.flow_id, message.message_id)] = record.encode()
+
+    def _without_private(self, message: FlowMessage) -> FlowMessage:
+        return replace(message, data=strip_private(message.data, self._private_keys))
 
     # -- for the runner ----------------------------------------------------------------------------------------
 

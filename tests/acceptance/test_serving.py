@@ -159,6 +159,24 @@ def test_private_overrides_are_refused_and_not_stored(users: Users) -> None:
     assert not any(b"canary-4712" in entry.value for entry in owner.store.scan())
 
 
+def test_private_keys_do_not_leave_for_subflows(users: Users) -> None:
+    (owner,) = start(users, 1)
+    serve_flow(owner, "EchoFlowModule.EchoFlow", "end")
+    serve_flow(owner, f"{CLASSES}.Careless", "careless")
+    assert get_flow_instance(owner, "careless").ask({}, TIMEOUT) == {"echo": {"a": 1}}
+
+
+def test_the_size_of_a_tree_is_bounded(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cl,) = start(users, 1)
+    monkeypatch.setattr("coflows.mounting.MAX_TREE", 2)
+    for name in ("left", "right"):
+        serve_flow(cl, f"{CLASSES}.End", name)
+    serve_flow(cl, f"{CLASSES}.Two", "two")
+    with pytest.raises(FlowInstanceError, match="more than 2 instances"):
+        get_flow_instance(cl, "two")
+    assert instances(cl) == []
+
+
 def test_users_who_need_each_others_flows(users: Users, broker_url: str) -> None:
     a, b = start(users, 2, broker_url)
     serve_flow(a, f"{CLASSES}.End", "end")
