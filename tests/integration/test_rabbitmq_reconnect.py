@@ -116,6 +116,26 @@ def test_settling_what_came_before_the_cut_does_nothing(open_broker: OpenBroker,
     assert held.bodies(1) == [b"x"]
 
 
+def test_settling_twice_costs_no_other_delivery(open_broker: OpenBroker, amqp_url: str, name: str) -> None:
+    """The server would close the channel over it, and deliver all that is unsettled there again."""
+    broker = open_broker(amqp_url)
+    broker.declare(QueueSpec(name))
+    held = Inbox(ack=False)
+    broker.consume(name, held)
+    broker.publish(name, b"0")
+    broker.publish(name, b"1")
+    first, second = held.take(2)
+    first.ack()
+    first.ack()
+    first.reject("no")
+    second.ack()
+    broker.publish(name, b"2")
+    assert held.bodies(1) == [b"2"]
+    broker.close()
+    other = open_broker(amqp_url)
+    assert [delivery.body for delivery in iter(lambda: other.get(name), None)] == [b"2"]
+
+
 def test_what_is_asked_while_the_server_is_away_waits_for_it(open_broker: OpenBroker, proxy: Proxy, name: str) -> None:
     broker = open_broker(proxy.url)
     broker.declare(QueueSpec(name))
