@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,14 +25,12 @@ from coflows.futures import FlowFuture, FutureKey
 from coflows.identity.keys import Identity
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode, new_message_id
-from coflows.model.wire import Call, Recall
+from coflows.model.wire import Call, Cancel
 from coflows.proxy import FlowProxy
 from coflows.session import Session
 from coflows.store.base import ABSENT, Store
 
 MAX_ENTRY = 64 * 2**20
-RECALL_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Seconds between asking again for a reply that was not there yet; the last one repeats."""
 
 
 class Client:
@@ -104,6 +101,7 @@ class Client:
                     self.broker,
                     max_message_bytes=self.settings.max_message_bytes,
                     ttl=self.settings.call_ttl,
+                    envelope_version=self.settings.envelope_version,
                 )
                 self._exit.callback(self._session.close)
             return self._session
@@ -170,8 +168,9 @@ class Client:
 
     def send(self, address: InstanceAddress, message: FlowMessage) -> None:
         """Send; nobody waits for a reply. Durable when it returns."""
-        call = Call(flow_id=address.flow_id, message=outgoing(message))
-        sent = self.session.send(instance_queue(address), address.user_id, message.message_id, call)
+        call = Call.made(flow_id=address.flow_id, message=outgoing(message))
+        queue = instance_queue(address)
+        sent = self.session.send(queue, address.user_id, message.message_id, call, ordered=_ordered(address))
         try:
             sent.result()
         except UnroutableError as error:
@@ -196,28 +195,44 @@ class Client:
         """Send, and give a future of the reply. With ``confirm``, the message is durable when this returns."""
         session = self.session
         reply_to = ReplyAddress(ReplyMode.STORAGE, self.user_id, message.message_id, session=session.id)
-        call = Call(
+        call = Call.made(
             flow_id=address.flow_id,
-            message=outgoing(replace(message, src_flow_id=src_flow_id)),
+            message=outgoing(message, src_flow_id),
             reply=reply_to.to_dict(),
         )
-        reply, published = session.request(
-            instance_queue(address),
+        queue = instance_queue(address)
+        reply, published = session.call(
+            queue,
             address.user_id,
             message.message_id,
             call,
+            flow_id=address.flow_id,
+            ordered=address.partition is not None,
             unroutable=no_instance(address),
+            confirm=confirm,
         )
-        if confirm:
+        if published is not None:
             self._confirm(published, address)
-        return FlowFuture(FutureKey(address, message.message_id), reply, pause=pause)
+
+        def cancel() -> None:
+            request = Cancel.made(flow_id=address.flow_id, message_id=message.message_id)
+            session.send(queue, address.user_id, new_message_id(), request)
+
+        return FlowFuture(FutureKey(address, message.message_id), reply, pause=pause, on_cancel=cancel)
 
     def reopen_future(self, key: str) -> FlowFuture:
         """Wait again for the reply to a message that this user sent, perhaps from a process that is gone. Raises
         NameInvalidError for what is no key."""
         parsed = FutureKey.parse(key)
-        recall = _Recall(self, parsed)
-        return FlowFuture(parsed, recall.ask())
+        address = parsed.address
+        reply = self.session.recall(
+            instance_queue(address),
+            address.user_id,
+            parsed.message_id,
+            flow_id=address.flow_id,
+            unroutable=no_instance(address),
+        )
+        return FlowFuture(parsed, reply)
 
     def _confirm(self, published: Future[None], address: InstanceAddress) -> None:
         try:
@@ -254,42 +269,20 @@ class Client:
         return f"<Client of user {self.user_id}>"
 
 
-class _Recall:
-    """Asks an instance for a recorded reply, again and again while the answer is "not yet"."""
-
-    def __init__(self, cl: Client, key: FutureKey) -> None:
-        self._cl = cl
-        self._key = key
-        self._asked = 0
-
-    def ask(self) -> Any:
-        address, session = self._key.address, self._cl.session
-        reply, _ = session.request(
-            instance_queue(address),
-            address.user_id,
-            new_message_id(),
-            Recall(flow_id=address.flow_id, message_id=self._key.message_id, session=session.id),
-            answers=self._key.message_id,
-            unroutable=no_instance(address),
-            on_pending=self._later,
-        )
-        return reply
-
-    def _later(self) -> None:
-        delay = RECALL_DELAYS[min(self._asked, len(RECALL_DELAYS) - 1)]
-        self._asked += 1
-        timer = threading.Timer(delay, self._again)
-        timer.daemon = True
-        timer.start()
-
-    def _again(self) -> None:
-        if not self._cl.session.closed:
-            self.ask()
-
-
-def outgoing(message: FlowMessage) -> dict[str, Any]:
+def outgoing(message: FlowMessage, src_flow_id: str | None = None) -> dict[str, Any]:
     """The part of a message that travels; the sender and the reply address are the envelope's to tell."""
-    return replace(message, sender=None, reply_to=None).to_dict()
+    return {
+        "data": message.data,
+        "message_id": message.message_id,
+        "input_message_id": message.input_message_id,
+        "created_at": message.created_at,
+        "src_flow_id": src_flow_id or message.src_flow_id,
+    }
+
+
+def _ordered(address: InstanceAddress) -> str | None:
+    """What the order of messages is kept within; nothing, at a parallel endpoint."""
+    return None if address.partition is None else address.flow_id
 
 
 def no_instance(address: InstanceAddress) -> InstanceNotFoundError:

@@ -27,6 +27,12 @@ class Settings:
     call_ttl: float
     connect_timeout: float
     log_level: str
+    envelope_version: int
+    """What this side writes; 1 while a peer is still to be upgraded, both are read."""
+    max_attempts: int
+    """How often a message is worked on whose worker dies over it, before it goes to the dead letters."""
+    failpoints: str
+    """For fault tests: ``name:count``; the process kills itself when it comes to that point for the count-th time."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -46,6 +52,9 @@ def load_settings(**overrides: Any) -> Settings:
         call_ttl: float = Field(7 * 86400.0, gt=0)
         connect_timeout: float = Field(10.0, gt=0)
         log_level: str = Field("INFO", pattern=r"(?i)^(debug|info|warning|error|critical)$")
+        envelope_version: int = Field(2, ge=1, le=2)
+        max_attempts: int = Field(5, ge=1)
+        failpoints: str = Field("", pattern=r"^([a-z_]+:[0-9]+)?$")
 
     try:
         read = Environment(**{name: value for name, value in overrides.items() if value is not None})
@@ -63,6 +72,9 @@ def load_settings(**overrides: Any) -> Settings:
         call_ttl=read.call_ttl,
         connect_timeout=read.connect_timeout,
         log_level=read.log_level.upper(),
+        envelope_version=read.envelope_version,
+        max_attempts=read.max_attempts,
+        failpoints=read.failpoints,
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from pydantic import TypeAdapter
 from coflows.broker.base import Delivery
 from coflows.broker.topology import door_queue, session_queue
 from coflows.client import Client
-from coflows.errors import CoflowsError, FlowInstanceError
+from coflows.errors import CoflowsError, FlowInstanceError, UnroutableError
 from coflows.flows.config import check_overrides
+from coflows.identity.sealing import Item
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
 from coflows.model.wire import DoorPayload, Fetch, Release, Reply, read_payload
 from coflows.mounting import Mounted, Mounter
+from coflows.parcel import Parcel
 from coflows.releasing import handle_release, release_tree
 from coflows.resolution import MountRequest, derive_id, describe
 from coflows.session import Incoming
@@ -50,15 +53,21 @@ class Doorkeeper:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            incoming = self._cl.session.open(delivery.body)
-            payload = read_payload(self._payloads, incoming.value)
+            opened = self._cl.session.open(delivery.body)
+            requests = [self._read(opened.sender, item) for item in opened.items]
         except CoflowsError as error:
             logger.warning("Rejected a request: %s", error)
             delivery.reject(f"{error.code}: {error}")
             return
-        self._threads.submit(lambda: self._handle(delivery, incoming, payload))
+        parcel = Parcel(delivery, len(requests))
+        for incoming, request in requests:
+            self._threads.submit(partial(self._handle, parcel, incoming, request))
 
-    def _handle(self, delivery: Delivery, incoming: Incoming, request: Fetch | Release) -> None:
+    def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Release]:
+        incoming = self._cl.session.read(sender, item)
+        return incoming, read_payload(self._payloads, incoming.value)
+
+    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Release) -> None:
         try:
             if isinstance(request, Fetch):
                 answer = self._fetch(incoming.sender, request)
@@ -73,17 +82,14 @@ class Doorkeeper:
             text = f"The owner's worker failed: {type(error).__name__}."
             failure = Failure("flow_instance", "FlowInstanceError", text)
             answer = Reply(answers=request.request_id, failure=failure.to_dict())
-        self._reply(delivery, incoming.sender, request, answer)
+        self._reply(parcel, incoming.sender, request, answer)
 
-    def _reply(self, delivery: Delivery, sender: str, request: Fetch | Release, answer: Reply) -> None:
+    def _reply(self, parcel: Parcel, sender: str, request: Fetch | Release, answer: Reply) -> None:
         queue = session_queue(sender, request.session).name
 
         def confirmed(future: Future[None]) -> None:
             error = future.exception()
-            if error is None or (isinstance(error, CoflowsError) and error.code == "unroutable"):
-                delivery.ack()
-            else:
-                delivery.requeue()
+            parcel.settle(again=error is not None and not isinstance(error, UnroutableError))
 
         self._cl.session.send(queue, sender, new_message_id(), answer).add_done_callback(confirmed)
 

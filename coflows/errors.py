@@ -29,6 +29,7 @@ CoflowsError
 |   `-- FlowCycleError            the tree contains itself
 |-- AccessDeniedError
 |-- RemoteFlowError               the flow that was called raised
+|-- OutOfOrderError               later messages of the same sender were worked off already
 |-- CallTimeoutError              no reply by the deadline (also a TimeoutError)
 `-- CallCancelledError            the caller cancelled the future
 """
@@ -269,6 +270,13 @@ class CallTimeoutError(CoflowsError, TimeoutError):
 
     code = "call_timeout"
     exit_code = 10
+
+
+class OutOfOrderError(CoflowsError):
+    """A message came after later ones of the same sender had been worked off, too late to keep the order."""
+
+    code = "out_of_order"
+    exit_code = 7
 
 
 class CallCancelledError(CoflowsError):

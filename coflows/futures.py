@@ -71,7 +71,9 @@ class FlowFuture:
         reply: Future[Reply],
         *,
         pause: Callable[[], AbstractContextManager[None]] = nullcontext,
+        on_cancel: Callable[[], None] | None = None,
     ) -> None:
+        self._on_cancel = on_cancel
         self._key = key
         self._reply = reply
         self._pause = pause
@@ -107,8 +109,15 @@ class FlowFuture:
         self._reply.add_done_callback(lambda _reply: callback(self))
 
     def cancel(self) -> bool:
-        """Stop waiting; True unless the reply was there already. The flow may still work the message off."""
-        return self._reply.cancel()
+        """Stop waiting, and ask the flow to stop working on the message; True unless the reply was there already. The
+        flow may have finished meanwhile: ``Client.reopen_future(future.key)`` tells."""
+        if self._reply.cancelled():
+            return True
+        if not self._reply.cancel():
+            return False
+        if self._on_cancel is not None:
+            self._on_cancel()
+        return True
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         return self._get_data_async().__await__()

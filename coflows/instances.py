@@ -15,10 +15,11 @@ from coflows.model.layout import (
     done_prefix,
     metadata_key,
     mounts_prefix,
+    order_prefix,
     parse_mount_key,
     replies_prefix,
 )
-from coflows.store.base import Store
+from coflows.store.base import Entry, Store
 
 PAGE = 1000
 
@@ -34,9 +35,9 @@ class Instance:
     version: int
 
 
-def find_instance(store: Store, flow_id: str) -> Instance | None:
-    """The instance, or None when there is none or it is being deleted."""
-    metadata = store.get(metadata_key(flow_id))
+def find_instance(store: Store, flow_id: str, metadata: Entry | None = None) -> Instance | None:
+    """The instance, or None when there is none or it is being deleted; ``metadata``, when it was read already."""
+    metadata = metadata or store.get(metadata_key(flow_id))
     if metadata is None:
         return None
     value = read(metadata.value)
@@ -72,7 +73,13 @@ def mounted_ids(store: Store, endpoint: str) -> list[str]:
 def instance_keys(store: Store, path: MountPath) -> list[str]:
     """All keys that an instance has: its mount, its metadata, and the record of its turns."""
     flow_id = path.flow_id
-    prefixes = (path.prefix, done_prefix(flow_id), replies_prefix(flow_id), calls_prefix(flow_id))
+    prefixes = (
+        path.prefix,
+        done_prefix(flow_id),
+        replies_prefix(flow_id),
+        calls_prefix(flow_id),
+        order_prefix(flow_id),
+    )
     return [metadata_key(flow_id), *(key for prefix in prefixes for key in all_keys(store, prefix))]
 
 

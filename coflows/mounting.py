@@ -100,9 +100,7 @@ class Mounter:
             mounted = self._try(request, endpoint, chain, attempt)
             if mounted is not None:
                 return mounted
-        raise FlowInstanceError(
-            f"Endpoint {request.endpoint!r} kept changing while it was mounted.", hint="Try again."
-        )
+        raise FlowInstanceError(f"Endpoint {request.endpoint!r} kept changing while it was mounted.", hint="Try again.")
 
     def fetch(self, user_id: str, request_id: str, item: FetchItem, deadline: float) -> Mounted:
         """Fetch one instance from another user. Raises what his mount raised, UnknownUserError, or CallTimeoutError
@@ -152,9 +150,7 @@ class Mounter:
         partition = None if endpoint.parallel else partition_of(request.flow_id, partitions)
         return InstanceAddress(self._cl.user_id, endpoint.name, request.flow_id, point, partition)
 
-    def _commit(
-        self, request: MountRequest, endpoint: Endpoint, address: InstanceAddress, subtree: _Subtree
-    ) -> None:
+    def _commit(self, request: MountRequest, endpoint: Endpoint, address: InstanceAddress, subtree: _Subtree) -> None:
         path = MountPath(endpoint.name, request.client, address.flow_id)
         init = {
             "created_at": time.time(),
@@ -228,9 +224,7 @@ class Mounter:
                 subtree.sent.append((user_id, request_id, items, reply))
             for key, spec in todo.local.items():
                 with _step(key, spec.flow_endpoint, LOCAL):
-                    subtree.instances[key] = self.mount(
-                        _local_request(request, attempt, key, spec, chain, deadline)
-                    )
+                    subtree.instances[key] = self.mount(_local_request(request, attempt, key, spec, chain, deadline))
             for user_id, _, items, reply in subtree.sent:
                 with _step(items[0].key, items[0].flow_endpoint, user_id):
                     subtree.instances |= self._answer(user_id, items, reply, request.deadline)
@@ -333,6 +327,4 @@ def _count(subtree: _Subtree) -> int:
 
 
 def _warnings(subtree: _Subtree) -> tuple[str, ...]:
-    return tuple(
-        f"subflow {key!r}: {text}" for key, mounted in subtree.instances.items() for text in mounted.warnings
-    )
+    return tuple(f"subflow {key!r}: {text}" for key, mounted in subtree.instances.items() for text in mounted.warnings)

@@ -67,13 +67,9 @@ def release_addresses(cl: Client, addresses: Iterable[InstanceAddress]) -> list[
 def ask_release(cl: Client, user_id: str, flow_ids: list[str], withdrawn: str | None = None) -> Future[Reply]:
     """Ask another user to delete instances that he mounted for us, and (``withdrawn``, a fetch's request id) to refuse
     to mount what that request still asks for."""
-    release = Release(
-        request_id=new_message_id(), session=cl.session.id, flow_ids=flow_ids, withdrawn=withdrawn
-    )
+    release = Release(request_id=new_message_id(), session=cl.session.id, flow_ids=flow_ids, withdrawn=withdrawn)
     unknown = UnknownUserError(f"There is no user {user_id} on this broker.")
-    reply, _ = cl.session.request(
-        door_queue(user_id).name, user_id, release.request_id, release, unroutable=unknown
-    )
+    reply, _ = cl.session.request(door_queue(user_id).name, user_id, release.request_id, release, unroutable=unknown)
     return reply
 
 

@@ -65,7 +65,7 @@ def extend_chain(chain: Sequence[ChainLink], user_id: str, endpoint: str) -> tup
     longer = (*chain, link)
     if link in chain:
         raise FlowCycleError(
-            f"The flow contains itself: {' -> '.join(_shown(one) for one in longer[chain.index(link):])}.",
+            f"The flow contains itself: {' -> '.join(_shown(one) for one in longer[chain.index(link) :])}.",
             hint="Point one of these subflows at another endpoint.",
         )
     if len(longer) > MAX_DEPTH:

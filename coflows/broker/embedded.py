@@ -76,9 +76,7 @@ class EmbeddedDelivery(Delivery):
 class EmbeddedConsumer(Consumer):
     """A subscription; ``taken`` counts its unsettled deliveries and belongs to the broker's thread."""
 
-    def __init__(
-        self, broker: EmbeddedBroker, queue: str, callback: Callable[[Delivery], None], prefetch: int
-    ) -> None:
+    def __init__(self, broker: EmbeddedBroker, queue: str, callback: Callable[[Delivery], None], prefetch: int) -> None:
         self.queue = queue
         self.id = 0
         self.prefetch = prefetch

@@ -97,9 +97,7 @@ class BrokerFile:
         """Leave, and give back what was taken."""
         row = self._one("SELECT queue FROM consumers WHERE id = ?", consumer)
         self.connection.execute("DELETE FROM consumers WHERE id = ?", (consumer,))
-        self.connection.execute(
-            "UPDATE messages SET consumer = NULL, redelivered = 1 WHERE consumer = ?", (consumer,)
-        )
+        self.connection.execute("UPDATE messages SET consumer = NULL, redelivered = 1 WHERE consumer = ?", (consumer,))
         if row is not None:
             self._touch(row[0])
 

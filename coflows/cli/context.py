@@ -67,4 +67,3 @@ class Options:
             if error.hint:
                 print(f"         {error.hint}", file=sys.stderr)
         return error.exit_code
-

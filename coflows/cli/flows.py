@@ -131,9 +131,7 @@ def instances(ctx: typer.Context) -> None:
     options: Options = ctx.obj
     with options.client() as cl:
         found = [one for flow_id in instance_ids(cl.store) if (one := find_instance(cl.store, flow_id)) is not None]
-    rows = [
-        {"flow_id": one.path.flow_id, "endpoint": one.path.endpoint, "client": one.path.client} for one in found
-    ]
+    rows = [{"flow_id": one.path.flow_id, "endpoint": one.path.endpoint, "client": one.path.client} for one in found]
     options.show(rows, "\n".join(f"{row['flow_id']}  {row['endpoint']:<30} {row['client']}" for row in rows))
 
 

@@ -37,9 +37,7 @@ def decode_state(data: bytes) -> dict[str, Any]:
     """The state again; only for bytes of the user's own store."""
     kind, body = data[:1], data[1:]
     value = (
-        msgpack.unpackb(body, ext_hook=_unpack_message, strict_map_key=False)
-        if kind == _MSGPACK
-        else code.loads(body)
+        msgpack.unpackb(body, ext_hook=_unpack_message, strict_map_key=False) if kind == _MSGPACK else code.loads(body)
     )
     if not isinstance(value, dict):
         raise SerializationError(f"Stored state is a {type(value).__name__}, not a dict.")

@@ -1,8 +1,9 @@
-"""Decides, without I/O, which turns may run now: in order within a lane, and at most ``concurrency`` at a time.
+"""Decides, without I/O, which turns may run now: in order within a lane, and at most ``concurrency`` lanes at a time.
 
-A lane is what must not run twice at once: an instance, or (for parallel endpoints) a single message. A turn that waits
-for a reply gives its slot to others and gets one back, before any new turn, when it goes on; so a chain of turns
-that wait for each other completes on one slot.
+A lane is what must not run twice at once: an instance, or (for parallel endpoints) a single message. What waits in a
+lane is started together, as a batch, and the lane stays taken until the batch has ended: its turns are committed. A
+batch that waits for something gives its slot to others and gets one back, before any new batch, when it goes on; so a
+chain of turns that wait for each other completes on one slot.
 """
 
 from __future__ import annotations
@@ -14,19 +15,32 @@ from typing import Generic, TypeVar
 
 Job = TypeVar("Job", bound=Hashable)
 
+MAX_BATCH = 64
+
+
+@dataclass(eq=False, slots=True)
+class Batch(Generic[Job]):
+    """Jobs of one lane that were started together. ``jobs`` are those that its thread has not taken up yet."""
+
+    lane: str
+    jobs: deque[Job]
+
 
 @dataclass(frozen=True, slots=True)
 class Start(Generic[Job]):
-    """Run this job's turn now."""
+    """Run this batch now."""
 
-    job: Job
+    batch: Batch[Job]
 
 
 @dataclass(frozen=True, slots=True)
 class Resume(Generic[Job]):
-    """Let this paused job go on now."""
+    """Let this paused batch go on now."""
 
-    job: Job
+    batch: Batch[Job]
+
+
+Commands = list[Start[Job] | Resume[Job]]
 
 
 class Admission(Generic[Job]):
@@ -35,75 +49,95 @@ class Admission(Generic[Job]):
     def __init__(self, concurrency: int) -> None:
         self.free = concurrency
         self._lanes: dict[str, deque[Job]] = {}
-        self._lane_of: dict[Job, str] = {}
-        self._running: set[Job] = set()
-        self._paused: set[Job] = set()
-        self._ready: deque[Job] = deque()
-        self._resuming: deque[Job] = deque()
+        self._taken: dict[str, Batch[Job]] = {}
+        self._running: set[Batch[Job]] = set()
+        self._ready: deque[str] = deque()
+        self._resuming: deque[Batch[Job]] = deque()
 
-    def arrive(self, job: Job, lane: str) -> list[Start[Job] | Resume[Job]]:
+    def arrive(self, job: Job, lane: str) -> Commands[Job]:
         """A message came; it is the last of its lane."""
-        self._lane_of[job] = lane
-        queue = self._lanes.setdefault(lane, deque())
+        queue = self._lanes.get(lane)
+        if queue is None:
+            queue = self._lanes[lane] = deque()
+            if lane not in self._taken:
+                self._ready.append(lane)
         queue.append(job)
-        if len(queue) > 1:
+        return self._fill() if self.free else []
+
+    def release(self, batch: Batch[Job]) -> Commands[Job]:
+        """The batch's thread is done with it, its commit is on the way: the slot is free, the lane is not."""
+        if batch not in self._running:
             return []
-        self._ready.append(job)
-        return self._fill()
-
-    def end(self, job: Job) -> list[Start[Job] | Resume[Job]]:
-        """A job's turn is over, whether it was running or paused."""
-        if job in self._running:
-            self._running.remove(job)
-            self.free += 1
-        else:
-            self._paused.discard(job)
-            if job in self._resuming:
-                self._resuming.remove(job)
-        lane = self._lane_of.pop(job)
-        queue = self._lanes[lane]
-        queue.popleft()
-        if queue:
-            self._ready.append(queue[0])
-        else:
-            del self._lanes[lane]
-        return self._fill()
-
-    def pause(self, job: Job) -> list[Start[Job] | Resume[Job]]:
-        """A running job waits for something; its lane stays taken, its slot does not."""
-        self._running.remove(job)
-        self._paused.add(job)
+        self._running.remove(batch)
         self.free += 1
         return self._fill()
 
-    def resume(self, job: Job) -> list[Start[Job] | Resume[Job]]:
-        """A paused job could go on; it may when Resume comes."""
-        self._paused.remove(job)
-        self._resuming.append(job)
+    def end(self, batch: Batch[Job]) -> Commands[Job]:
+        """The batch is over, whether it was running, paused or released; what it did not take up goes back."""
+        if batch in self._running:
+            self._running.remove(batch)
+            self.free += 1
+        elif batch in self._resuming:
+            self._resuming.remove(batch)
+        self.put_back(batch)
+        if self._taken.pop(batch.lane, None) is not None and batch.lane in self._lanes:
+            self._ready.append(batch.lane)
+        return self._fill()
+
+    def put_back(self, batch: Batch[Job], *before: Job) -> None:
+        """``before``, and the jobs that the batch has not taken up, are the first of their lane again."""
+        batch.jobs.extendleft(reversed(before))
+        if batch.jobs:
+            self._lanes.setdefault(batch.lane, deque()).extendleft(reversed(batch.jobs))
+            batch.jobs.clear()
+
+    def pause(self, batch: Batch[Job]) -> Commands[Job]:
+        """A running batch waits for something; its lane stays taken, its slot does not."""
+        self._running.remove(batch)
+        self.free += 1
+        return self._fill()
+
+    def resume(self, batch: Batch[Job]) -> Commands[Job]:
+        """A paused batch could go on; it may when Resume comes."""
+        self._resuming.append(batch)
         return self._fill()
 
     def withdraw(self, jobs: Iterable[Job]) -> list[Job]:
         """Forget those of the jobs that have not started; gives them. The others go on."""
-        gone = [job for job in jobs if job in self._lane_of and not self._started(job)]
-        lost = set(gone)
-        self._ready = deque(job for job in self._ready if job not in lost)
-        for lane in dict.fromkeys(self._lane_of.pop(job) for job in gone):
-            was_first = self._lanes[lane][0] in lost
-            queue = self._lanes[lane] = deque(job for job in self._lanes[lane] if job not in lost)
-            if not queue:
-                del self._lanes[lane]
-            elif was_first:
-                self._ready.append(queue[0])
+        wanted, gone = set(jobs), []
+        for lane in list(self._lanes):
+            queue = self._lanes[lane]
+            if wanted.isdisjoint(queue):
+                continue
+            gone += [job for job in queue if job in wanted]
+            kept = deque(job for job in queue if job not in wanted)
+            if kept:
+                self._lanes[lane] = kept
+                continue
+            del self._lanes[lane]
+            if lane not in self._taken:
+                self._ready.remove(lane)
         return gone
 
-    def _started(self, job: Job) -> bool:
-        return job in self._running or job in self._paused or job in self._resuming
-
-    def _fill(self) -> list[Start[Job] | Resume[Job]]:
-        commands: list[Start[Job] | Resume[Job]] = []
+    def _fill(self) -> Commands[Job]:
+        commands: Commands[Job] = []
         while self.free and (self._resuming or self._ready):
             self.free -= 1
-            command = Resume(self._resuming.popleft()) if self._resuming else Start(self._ready.popleft())
-            self._running.add(command.job)
-            commands.append(command)
+            if self._resuming:
+                batch = self._resuming.popleft()
+                commands.append(Resume(batch))
+            else:
+                batch = self._take(self._ready.popleft())
+                commands.append(Start(batch))
+            self._running.add(batch)
         return commands
+
+    def _take(self, lane: str) -> Batch[Job]:
+        queue = self._lanes[lane]
+        if len(queue) <= MAX_BATCH:
+            del self._lanes[lane]
+        else:
+            self._lanes[lane] = queue
+            queue = deque(queue.popleft() for _ in range(MAX_BATCH))
+        batch = self._taken[lane] = Batch(lane, queue)
+        return batch

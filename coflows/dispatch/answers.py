@@ -12,19 +12,26 @@ from coflows.session import Session
 from coflows.store.base import Store
 
 
+def ordered_for(reply_to: ReplyAddress) -> str | None:
+    """What the order of the reply is kept within: an instance, when it goes to one."""
+    return reply_to.flow_id if reply_to.mode is ReplyMode.PUSH and reply_to.partition is not None else None
+
+
 def refusal(session: Session, reply_to: ReplyAddress, failure: Failure) -> Outgoing:
     """The reply that says why there is no other."""
     payload: Reply | Call
     if reply_to.mode is ReplyMode.PUSH and reply_to.flow_id is not None:
-        payload = Call(flow_id=reply_to.flow_id, answers=reply_to.message_id, failure=failure.to_dict())
+        payload = Call.made(flow_id=reply_to.flow_id, answers=reply_to.message_id, failure=failure.to_dict())
     else:
-        payload = Reply(answers=reply_to.message_id, failure=failure.to_dict())
+        payload = Reply.made(answers=reply_to.message_id, failure=failure.to_dict())
     data = session.encode(payload)
-    return Outgoing(reply_queue(reply_to), reply_to.user_id, new_message_id(), reply_to.message_id, data)
+    queue, answers = reply_queue(reply_to), reply_to.message_id
+    return Outgoing(queue, reply_to.user_id, new_message_id(), answers, data, ordered_for(reply_to))
 
 
-def recorded(session: Session, store: Store, recall: Recall, sender: str) -> Outgoing:
-    """The recorded reply to a message of ``sender``'s, for the session that asks; or that there is none yet."""
+def recorded(session: Session, store: Store, recall: Recall, sender: str, *, unknown: bool) -> Outgoing:
+    """The recorded reply to a message of ``sender``'s, for the session that asks; or that there is none yet, and
+    whether the message is ``unknown`` here."""
     queue = session_queue(sender, recall.session).name
     later = store.get(reply_key(recall.flow_id, recall.message_id))
     for turn in (recall.message_id, None if later is None else later.value.decode()):
@@ -32,5 +39,7 @@ def recorded(session: Session, store: Store, recall: Recall, sender: str) -> Out
         answer = None if done is None else TurnRecord.decode(done.value).answer_to(recall.message_id, sender)
         if answer is not None:
             return Outgoing(queue, sender, new_message_id(), recall.message_id, answer.data)
-    pending = session.encode(Reply(answers=recall.message_id, pending=True))
+    own = store.get(done_key(recall.flow_id, recall.message_id))
+    # A message that was worked off is not unknown, though its answer is still to come.
+    pending = session.encode(Reply.made(answers=recall.message_id, pending=True, unknown=unknown and own is None))
     return Outgoing(queue, sender, new_message_id(), recall.message_id, pending)

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coflows.client import Client
 from coflows.codec.state import encode_state
-from coflows.dispatch.answers import recorded, refusal
+from coflows.codec.wire import encode
+from coflows.dispatch.admission import Batch
+from coflows.dispatch.answers import refusal
+from coflows.dispatch.draft import Content, Draft
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.records import PushCall, TurnRecord
 from coflows.dispatch.turn import Turn
-from coflows.errors import AccessDeniedError, CoflowsError, ConflictError, InstanceNotFoundError, StoreError
+from coflows.errors import (
+    AccessDeniedError,
+    CallCancelledError,
+    CoflowsError,
+    ConflictError,
+    InstanceNotFoundError,
+    OutOfOrderError,
+    StoreError,
+)
 from coflows.instances import Instance
 from coflows.model.failure import Failure
-from coflows.model.layout import call_key, done_key, metadata_key, reply_key
+from coflows.model.layout import call_key, done_key, metadata_key, order_key, reply_key
 from coflows.model.messages import FlowMessage, ReplyAddress
 from coflows.model.names import LOCAL
-from coflows.model.wire import Call, Recall
+from coflows.model.wire import Call
 from coflows.store.base import ABSENT
 
 if TYPE_CHECKING:
@@ -32,8 +44,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, slots=True)
+class Work:
+    """A batch while it is worked off. ``job`` is the one whose turn it is; ``elsewhere``: it goes on on the event loop;
+    ``again``: what is to be begun again, in order."""
+
+    batch: Batch[Job]
+    draft: Draft = field(default_factory=Draft)
+    job: Job | None = None
+    loaded: Loaded | None = None
+    elsewhere: bool = False
+    go_on: threading.Event | None = None
+    again: list[Job] = field(default_factory=list)
+
+
 class Handler:
-    """Thread-safe; each job is handled by one thread at a time, and so is each instance."""
+    """Thread-safe; each batch is handled by one thread at a time, and so is each instance."""
 
     def __init__(self, cl: Client, runner: Runner, base_paths: Sequence[Path], secrets: Mapping[str, str]) -> None:
         self.loader = Loader(cl.store, base_paths)
@@ -41,47 +67,54 @@ class Handler:
         self._runner = runner
         self._secrets = secrets
 
-    def handle(self, job: Job) -> None:
-        """Work one message off, up to the call of the runner that settles it. What it raises is the runtime's own
-        trouble, never the flow's: the message is to be worked off again."""
-        if job.source.lease is not None:
-            job.epoch = job.source.lease.take()
-        if isinstance(job.payload, Recall):
-            sender = job.incoming.sender
-            self._runner.finish(job, (recorded(self._cl.session, self._cl.store, job.payload, sender),))
-        else:
-            self._call(job, job.payload)
-
-    def _call(self, job: Job, call: Call) -> None:
-        done = self._cl.store.get(done_key(call.flow_id, job.incoming.message_id))
-        if done is not None:
+    def handle(self, work: Work, job: Job) -> bool:
+        """Work one message off; False when the batch is not to go on with the next one. What it raises is the runtime's
+        own trouble, never the flow's: the message is to be worked off again."""
+        work.job = job
+        if not job.fresh:
+            self._refresh(job)
+        if job.done is not None:
             logger.info("Message %s was worked off before; its reply is sent again.", job.incoming.message_id)
-            self._runner.finish(job, TurnRecord.decode(done.value).sent)
-            return
+            self._runner.finish(job, TurnRecord.decode(job.done.value).sent)
+            return True
+        call = job.payload
         try:
             message, push = self._read(job, call)
-            instance = self.loader.find(call.flow_id)
+            instance = self.loader.find(call.flow_id, job.metadata)
             self._check_access(job, instance, push)
-            loaded = self.loader.load(instance)
+            if job.late:
+                raise OutOfOrderError(
+                    "The message came after later ones had been worked off.", hint="Send it again, as a new message."
+                )
+            loaded = work.loaded
+            if loaded is None or loaded.instance.version != instance.version:
+                loaded = work.loaded = self.loader.load(instance)
         except StoreError:
             raise
         except CoflowsError as error:
             self._refuse(job, call, error)
-            return
+            return True
         turn = Turn(
             self._cl,
             instance,
             message,
             origin=push.origin if push else message.reply_to,
             secrets=self._secrets,
-            private_keys=loaded.flow.flow_config.get("private_keys") or (),
-            pause=lambda: self._runner.pause(job),
+            private_keys=loaded.private_keys,
+            pause=lambda: self._runner.pause(work),
         )
-        if call.failure is None:
-            self._run(job, turn, loaded)
-        else:
+        if call.failure is not None:
             turn.fail(Failure.from_dict(call.failure))
-            self._commit(job, turn, loaded, failed=True)
+            return self._add(work, turn, failed=True)
+        if job.cancelled:
+            return self._raised(work, turn, CallCancelledError("The message was cancelled by its sender."))
+        return self._run(work, turn, loaded)
+
+    def _refresh(self, job: Job) -> None:
+        flow_id = job.payload.flow_id
+        job.done = self._cl.store.get(done_key(flow_id, job.incoming.message_id))
+        job.metadata = self._cl.store.get(metadata_key(flow_id))
+        job.fresh = True
 
     # -- may it? -----------------------------------------------------------------------------------------------
 
@@ -122,35 +155,49 @@ class Handler:
         try:
             reply_to = _reply_address(job, call)
         except CoflowsError as malformed:
-            self._runner.reject(job, f"{malformed.code}: {malformed}")
+            logger.warning("Dropped a message with a malformed reply address: %s", malformed)
+            self._runner.finish(job, ())
             return
         sent = () if reply_to is None else (refusal(self._cl.session, reply_to, Failure.of(error)),)
         self._runner.finish(job, sent)
 
     # -- the turn ----------------------------------------------------------------------------------------------
 
-    def _run(self, job: Job, turn: Turn, loaded: Loaded) -> None:
+    def _run(self, work: Work, turn: Turn, loaded: Loaded) -> bool:
+        job = work.job
+        assert job is not None
         loaded.flow.bind(turn)
+        job.on_cancel = turn.cancel
         try:
             outcome = loaded.flow.run(turn.message)
         except BaseException as error:
-            self._raised(job, turn, loaded, error)
-            return
+            return self._raised(work, turn, error)
         if not inspect.isawaitable(outcome):
-            self._ran(job, turn, loaded, outcome)
-            return
+            return self._ran(work, turn, loaded, outcome)
+        self.write(work)
+        work.elsewhere = True
 
         def ended(done: Future[Any]) -> None:
-            error = done.exception()
+            error = CallCancelledError("The message was cancelled.") if done.cancelled() else done.exception()
             if error is None:
-                self._ran(job, turn, loaded, done.result())
+                self._ran(work, turn, loaded, done.result())
             else:
-                self._raised(job, turn, loaded, error)
+                self._raised(work, turn, error)
 
-        self._runner.run_async(job, outcome, ended)
+        running = self._runner.run_async(work, outcome, ended)
 
-    def _ran(self, job: Job, turn: Turn, loaded: Loaded, outcome: object) -> None:
+        def cancel() -> None:
+            turn.cancel()
+            running.cancel()
+
+        job.on_cancel = cancel
+        if job.cancelled:
+            cancel()
+        return False
+
+    def _ran(self, work: Work, turn: Turn, loaded: Loaded, outcome: object) -> bool:
         try:
+            turn.check_cancelled()
             if isinstance(outcome, dict):
                 turn.send(loaded.flow.package_output_message(turn.message, outcome))
             elif outcome is not None:
@@ -158,51 +205,126 @@ class Handler:
                 raise TypeError(f"{name}.run returned a {type(outcome).__name__}; return a dict (the reply) or None.")
             state = None if loaded.parallel else encode_state(loaded.flow.get_flow_state())
         except Exception as error:
-            self._raised(job, turn, loaded, error)
-            return
-        self._commit(job, turn, loaded, state=state)
+            return self._raised(work, turn, error)
+        return self._add(work, turn, state=state)
 
-    def _raised(self, job: Job, turn: Turn, loaded: Loaded, error: BaseException) -> None:
+    def _raised(self, work: Work, turn: Turn, error: BaseException) -> bool:
         logger.info("%s %s raised: %r", turn.endpoint, turn.flow_id, error)
-        turn.fail(Failure.of(error, raised=True))
-        self._commit(job, turn, loaded, failed=True)
+        turn.fail(Failure.of(error, raised=not isinstance(error, CallCancelledError)))
+        return self._add(work, turn, failed=True)
 
-    def _commit(
-        self, job: Job, turn: Turn, loaded: Loaded, *, state: bytes | None = None, failed: bool = False
-    ) -> None:
-        """New state, the record of the turn and what it sent: all or nothing, and only by who holds the lease."""
+    def _add(self, work: Work, turn: Turn, *, state: bytes | None = None, failed: bool = False) -> bool:
+        """Put the turn's effects into the batch's draft: new state, the record of the turn and what it sent, on
+        condition that nobody else has done so, and that this worker still holds the lease."""
+        job, loaded = work.job, work.loaded
+        assert job is not None and loaded is not None
         flow_id, message, lease = turn.flow_id, turn.message, job.source.lease
-        done, metadata = done_key(flow_id, message.message_id), metadata_key(flow_id)
+        done = done_key(flow_id, message.message_id)
         writes = {done: TurnRecord(tuple(turn.sent)).encode(), **turn.calls}
         for one in turn.sent:
             if one.answers is not None and one.answers != message.message_id:
                 writes[reply_key(flow_id, one.answers)] = message.message_id.encode()
         if state is not None and state != loaded.state:
             writes[loaded.instance.path.key("state")] = state
-        conditions = {done: ABSENT, metadata: loaded.instance.version}
+            loaded.state = state
+        conditions = {done: ABSENT, metadata_key(flow_id): loaded.instance.version}
         if lease is not None and job.epoch is not None:
             conditions[lease.key] = job.epoch
+            place = job.incoming.place
+            if place is not None:
+                writes[order_key(flow_id, place.stream)] = encode({"passed": place.number, "at": message.created_at})
         answered = () if message.input_message_id is None else (call_key(flow_id, message.input_message_id),)
-        try:
-            self._cl.store.commit(writes, deletes=answered, conditions=conditions)
-        except ConflictError as error:
-            if metadata not in error.keys:
-                raise
-            self._deleted(job, turn)
-            return
+        with work.draft.lock:
+            content = work.draft.content()
+            content.add(job, turn.sent, writes, answered, conditions)
+            content.failed = content.failed or failed
+        work.job = None
         if failed:
+            # The flow in memory may have changed before it raised; the next turn begins from what is committed.
             self.loader.forget(flow_id)
-        else:
-            loaded.state = loaded.state if state is None else state
-            self.loader.keep(loaded)
-        self._runner.finish(job, turn.sent)
+            work.loaded = None
+        return not failed and not work.elsewhere
 
-    def _deleted(self, job: Job, turn: Turn) -> None:
-        self.loader.forget(turn.flow_id)
-        error = InstanceNotFoundError(f"Instance {turn.flow_id} was deleted while it worked on the message.")
-        origin = turn.origin
-        sent = () if origin is None else (refusal(self._cl.session, origin, Failure.of(error)),)
-        self._runner.finish(job, sent)
+    # -- the commit --------------------------------------------------------------------------------------------
+
+    def write(self, work: Work, *, last: bool = False) -> None:
+        """Commit what the batch has finished, and go on when that is decided; ``last``: do not wait, and let the lane
+        go then."""
+        content = work.draft.take()
+        if content is None or work.draft.broken:
+            if content is not None:
+                self._lost(work, content)
+            if last:
+                self._runner.end(work)
+            return
+        early = last and self._may_answer_early(content)
+        if early:
+            job, sent = content.turns[0]
+            both = _Both(lambda error: self._runner.settle(job, again=error is not None))
+            self._runner.publish(sent, both)
+
+        def written(outcome: int | StoreError) -> None:
+            try:
+                if isinstance(outcome, StoreError):
+                    self._refused(work, content, outcome)
+                elif early:
+                    both(None)
+                else:
+                    self._committed(work, content)
+            finally:
+                work.draft.wrote(refused=isinstance(outcome, StoreError))
+                if last:
+                    self._runner.end(work)
+
+        self._cl.store.commit_async(written, content.writes, content.deletes, content.conditions)
+        if not last:
+            work.draft.wait()
+
+    def _may_answer_early(self, content: Content) -> bool:
+        """A turn without state that sent nothing but replies to sessions: the reply need not wait for the record."""
+        job, sent = content.turns[0]
+        return job.source.lease is None and all(one.answers is not None and one.session for one in sent)
+
+    def _committed(self, work: Work, content: Content) -> None:
+        if work.loaded is not None and not content.failed:
+            self.loader.keep(work.loaded)
+        for job, sent in content.turns:
+            self._runner.finish(job, sent)
+
+    def _refused(self, work: Work, content: Content, error: StoreError) -> None:
+        flow_id = content.turns[0][0].payload.flow_id
+        self.loader.forget(flow_id)
+        work.loaded = None
+        lease = content.turns[0][0].source.lease
+        if not isinstance(error, ConflictError) or (lease is not None and lease.key in error.keys):
+            for job, _ in content.turns:
+                self._runner.give_up(job, error)
+            return
+        # One of them was worked off by somebody else, or the instance was deleted: each on its own tells.
+        self._lost(work, content)
+
+    def _lost(self, work: Work, content: Content) -> None:
+        for job, _ in content.turns:
+            job.fresh = False
+            work.again.append(job)
+
+
+class _Both:
+    """Calls ``then`` when it was called twice, with the first error."""
+
+    def __init__(self, then: Any) -> None:
+        self._then = then
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._error: BaseException | None = None
+
+    def __call__(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._calls += 1
+            self._error = self._error or error
+            last = self._calls == 2
+        if last:
+            self._then(self._error)
 
 
 def _reply_address(job: Job, call: Call) -> ReplyAddress | None:

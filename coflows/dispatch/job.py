@@ -1,15 +1,16 @@
-"""One delivery while it is worked off, and where it came from."""
+"""One message while it is worked off, and the delivery that it came in."""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from coflows.broker.base import Delivery
 from coflows.dispatch.lease import Lease
-from coflows.model.wire import Call, Recall
+from coflows.model.wire import Call
+from coflows.parcel import Parcel
 from coflows.session import Incoming
+from coflows.store.base import Entry
 
 
 class Source(Protocol):
@@ -18,6 +19,9 @@ class Source(Protocol):
     @property
     def lease(self) -> Lease | None:
         """The lease of the partition; None for the queue of parallel endpoints."""
+
+    def track(self, job: Job) -> bool:
+        """The job is to be worked off; False when nothing new is taken."""
 
     def settled(self, job: Job) -> None:
         """The job's delivery is settled, or given up."""
@@ -28,11 +32,35 @@ class Source(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A message to an instance, opened and checked. ``epoch`` is that of the partition's lease when it started."""
+    """A message to an instance, opened and checked. ``epoch`` is that of the partition's lease under which it was
+    taken; ``done`` and ``metadata`` are what the store had then."""
 
-    delivery: Delivery
+    parcel: Parcel
     incoming: Incoming
-    payload: Call | Recall
+    payload: Call
     source: Source
     epoch: int | None = None
-    go_on: threading.Event = field(default_factory=threading.Event)
+    done: Entry | None = None
+    metadata: Entry | None = None
+    fresh: bool = True
+    """Whether ``done`` and ``metadata`` are to be relied on."""
+    late: bool = False
+    twin: bool = False
+    """Whether the same message is being worked off already."""
+    twins: list[Parcel] = field(default_factory=list)
+    """Where the same message came again meanwhile."""
+    cancelled: bool = False
+    on_cancel: Callable[[], None] | None = None
+    failures: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same message: who sent it, to which instance, and its id."""
+        return self.incoming.sender, self.payload.flow_id, self.incoming.message_id
+
+    def settle(self, *, again: bool = False) -> None:
+        """Acknowledge, or give back."""
+        self.parcel.settle(again=again)
+        for twin in self.twins:
+            twin.settle()
+        self.source.settled(self)

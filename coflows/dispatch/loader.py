@@ -15,8 +15,7 @@ from coflows.errors import FlowClassError, InstanceNotFoundError
 from coflows.flows import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import Instance, find_instance
-from coflows.model.layout import metadata_key
-from coflows.store.base import Store
+from coflows.store.base import Entry, Store
 
 CACHE_SIZE = 10_000
 
@@ -30,6 +29,7 @@ class Loaded:
     flow: Flow
     parallel: bool
     state: bytes | None
+    private_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +49,35 @@ class Loader:
         self._store = store
         self._base_paths = tuple(base_paths)
         self._cache: OrderedDict[str, Loaded] = OrderedDict()
+        self._instances: OrderedDict[str, Instance] = OrderedDict()
         self._blueprints: OrderedDict[str, _Blueprint] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, flow_id: str) -> Instance:
-        """The instance; raises InstanceNotFoundError."""
-        with self._lock:
-            cached = self._cache.get(flow_id)
-        if cached is not None:
-            entry = self._store.get(metadata_key(flow_id))
-            if entry is not None and entry.version == cached.instance.version:
-                return cached.instance
-            self.forget(flow_id)
-        instance = find_instance(self._store, flow_id)
-        if instance is None:
-            raise InstanceNotFoundError(
-                f"There is no instance {flow_id}.", hint="It may have been deleted; fetch one with get_flow_instance."
-            )
-        return instance
+    def find(self, flow_id: str, metadata: Entry | None) -> Instance:
+        """The instance, given its metadata as read just now; raises InstanceNotFoundError."""
+        if metadata is not None:
+            with self._lock:
+                cached = self._instances.get(flow_id)
+            if cached is not None and metadata.version == cached.version:
+                return cached
+            instance = find_instance(self._store, flow_id, metadata)
+            if instance is not None:
+                with self._lock:
+                    self._instances[flow_id] = instance
+                    if len(self._instances) > CACHE_SIZE:
+                        self._instances.popitem(last=False)
+                return instance
+        self.forget(flow_id)
+        raise InstanceNotFoundError(
+            f"There is no instance {flow_id}.", hint="It may have been deleted; fetch one with get_flow_instance."
+        )
 
     def load(self, instance: Instance) -> Loaded:
         """A flow with its config and state. Raises FlowClassError or FlowConfigError."""
         flow_id = instance.path.flow_id
         with self._lock:
             cached = self._cache.get(flow_id)
-            if cached is not None:
+            if cached is not None and cached.instance.version == instance.version:
                 self._cache.move_to_end(flow_id)
                 return cached
         return self._build(instance)
@@ -104,6 +108,11 @@ class Loader:
             for flow_id in gone:
                 del self._cache[flow_id]
 
+    def flows_of(self, partition: int) -> set[str]:
+        """The instances of a partition that are known here."""
+        with self._lock:
+            return {key for key, one in self._instances.items() if one.address.partition == partition}
+
     def _build(self, instance: Instance) -> Loaded:
         blueprint = self._blueprint(instance)
         flow = blueprint.flow_class(flow_config=blueprint.config)
@@ -115,7 +124,8 @@ class Loader:
             flow.set_up_flow_state()
         else:
             flow.set_flow_state(decode_state(state))
-        return Loaded(instance, flow, blueprint.parallel, state)
+        private = tuple(flow.flow_config.get("private_keys") or ())
+        return Loaded(instance, flow, blueprint.parallel, state, private)
 
     def _blueprint(self, instance: Instance) -> _Blueprint:
         """The class and config of an instance: read once, for its YAML takes longer than most turns."""

@@ -28,7 +28,8 @@ def share(partitions: Iterable[int], workers: Iterable[str], worker: str) -> set
 
 
 class Membership:
-    """Announces a worker, and tells when others come and go. Thread-safe."""
+    """Announces a worker, and tells when others come and go: looked for with each heartbeat, for a watch would have
+    every commit of every turn log what it changed. Thread-safe."""
 
     def __init__(
         self, store: Store, dispatch_point: str, worker: str, on_change: Callable[[Sequence[str]], None]
@@ -41,7 +42,6 @@ class Membership:
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._beat()
-        self._watch = store.watch(self._prefix, lambda _keys: self._wake.set())
         self._thread = threading.Thread(target=self._run, name="coflows-membership", daemon=True)
         self._thread.start()
 
@@ -51,7 +51,6 @@ class Membership:
             return
         self._stopped.set()
         self._wake.set()
-        self._watch.close()
         self._thread.join()
         try:
             self._store.commit(deletes=[self._key])

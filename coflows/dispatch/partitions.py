@@ -74,6 +74,14 @@ class PartitionFeed:
 
     # -- for the runner ----------------------------------------------------------------------------------------
 
+    def track(self, job: Job) -> bool:
+        """See Source."""
+        with self._changed:
+            if self._holding:
+                return False
+            self._jobs[job] = None
+            return True
+
     def settled(self, job: Job) -> None:
         """The job's delivery is settled, or given up."""
         with self._changed:
@@ -83,17 +91,9 @@ class PartitionFeed:
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        with self._changed:
-            if self._holding:
-                return  # It stays unsettled, and goes back in its order when the consumer closes.
-        job = self._runner.read(delivery, self)
-        if job is None:
-            return
-        with self._changed:
-            if self._holding:
-                return
-            self._jobs[job] = None
-        self._runner.accept(job)
+        # What comes while holding stays unsettled, and goes back in its order when the consumer closes.
+        if not self._holding:
+            self._runner.deliver(delivery, self)
 
     def _stop_taking(self, wait: float) -> None:
         with self._changed:
@@ -110,7 +110,7 @@ class PartitionFeed:
             self._consumer = None
         if self._lease is not None:
             self._lease.lost()
-            self._runner.forget_partition(self._lease.partition)
+            self._runner.forget_partition(self._lease.partition, jobs)
 
     def _start_over(self) -> None:
         time.sleep(START_OVER_PAUSE)

@@ -22,6 +22,13 @@ class Outgoing:
     message_id: str
     answers: str | None
     data: bytes
+    ordered: str | None = None
+    """The instance within which the message's order is kept, when it goes to one."""
+
+    @property
+    def session(self) -> bool:
+        """Whether it goes to a session, which takes one reply to each call and no more."""
+        return ".session." in self.queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class TurnRecord:
 
     def encode(self) -> bytes:
         """The bytes of it; ``decode`` reads them back."""
-        sent = [[one.queue, one.recipient, one.message_id, one.answers, one.data] for one in self.sent]
+        sent = [[one.queue, one.recipient, one.message_id, one.answers, one.data, one.ordered] for one in self.sent]
         return encode({"at": self.at, "sent": sent})
 
     @classmethod
@@ -44,9 +51,7 @@ class TurnRecord:
 
     def answer_to(self, message_id: str, recipient: str) -> Outgoing | None:
         """What this turn answered to ``recipient``'s message, or None."""
-        return next(
-            (one for one in self.sent if one.answers == message_id and one.recipient == recipient), None
-        )
+        return next((one for one in self.sent if one.answers == message_id and one.recipient == recipient), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,157 +5,242 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from coflows.broker.base import Delivery
 from coflows.client import Client
-from coflows.dispatch.admission import Admission, Resume, Start
-from coflows.dispatch.handler import Handler
+from coflows.dispatch.admission import Admission, Batch, Commands, Resume
+from coflows.dispatch.flusher import Flusher
+from coflows.dispatch.handler import Handler, Work
+from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.records import Outgoing
-from coflows.errors import CoflowsError, ConflictError, UnroutableError
+from coflows.errors import ConflictError, UnroutableError
 from coflows.model.messages import new_message_id
-from coflows.model.wire import Call, InstancePayload, Recall, read_payload
 from coflows.threads import ThreadPool
 
 logger = logging.getLogger(__name__)
+
+BUDGET = 0.005
+"""Seconds after which a batch begins no further turn: others wait too."""
 
 
 class Runner:
     """Runs the jobs of one dispatch worker on threads, or its async flows on an event loop. Thread-safe."""
 
-    def __init__(
-        self, cl: Client, *, concurrency: int, base_paths: Sequence[Path], secrets: Mapping[str, str]
-    ) -> None:
+    def __init__(self, cl: Client, *, concurrency: int, base_paths: Sequence[Path], secrets: Mapping[str, str]) -> None:
         self._session = cl.session
         self._handler = Handler(cl, self, base_paths, secrets)
+        self._intake = Intake(cl.session, cl.store, self)
         self._admission: Admission[Job] = Admission(concurrency)
         self._lock = threading.Lock()
         self._threads = ThreadPool(f"coflows-turn-{cl.user_id[:8]}")
+        self._flusher = Flusher(f"coflows-flush-{cl.user_id[:8]}")
+        self._works: dict[Batch[Job], Work] = {}
+        self._local = threading.local()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._payloads: TypeAdapter[Call | Recall] = TypeAdapter(InstancePayload)
 
-    def read(self, delivery: Delivery, source: Source) -> Job | None:
-        """Open a delivery. None when it is no message for us: it is rejected to the dead letters then."""
-        try:
-            incoming = self._session.open(delivery.body)
-            payload = read_payload(self._payloads, incoming.value)
-        except CoflowsError as error:
-            logger.warning("Rejected a message from %s: %s", delivery.queue, error)
-            delivery.reject(f"{error.code}: {error}")
-            return None
-        return Job(delivery, incoming, payload, source)
+    def deliver(self, delivery: Delivery, source: Source) -> None:
+        """Work a delivery off, after those of its instances that came before. Never blocks."""
+        self._intake.deliver(delivery, source, self._schedule)
 
-    def accept(self, job: Job) -> None:
-        """Work the job off, after those of its instance that came before. Never blocks."""
-        lane = job.payload.flow_id if job.source.lease is not None else new_message_id()
-        self._do(lambda: self._admission.arrive(job, lane))
+    def accept(self, jobs: Iterable[Job]) -> None:
+        """Jobs that are next in their order."""
+        with self._lock:
+            commands: Commands[Job] = []
+            for job in jobs:
+                lane = job.payload.flow_id if job.source.lease is not None else new_message_id()
+                commands += self._admission.arrive(job, lane)
+        self._obey(commands)
 
     def withdraw(self, jobs: Sequence[Job]) -> list[Job]:
-        """Forget those that have not started; their deliveries stay unsettled. Gives them."""
+        """Those of the jobs that have not started are not started; gives them."""
         with self._lock:
             return self._admission.withdraw(jobs)
 
-    def forget_partition(self, partition: int) -> None:
-        """Forget cached flows of a partition that another worker may have had."""
+    def forget_partition(self, partition: int, jobs: Iterable[Job]) -> None:
+        """The jobs were given back, and another worker may have the partition from now on."""
+        self._intake.forget(jobs, partition)
         self._handler.loader.forget_partition(partition)
+
+    def flows_of(self, partition: int) -> set[str]:
+        """The instances of a partition whose order is known here."""
+        return self._handler.loader.flows_of(partition)
+
+    def tick(self) -> None:
+        """To be called about once a second."""
+        self._intake.tick()
 
     def close(self) -> None:
         """Stop the event loop of async flows, if one was needed."""
+        self._flusher.close()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     # -- for the handler ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def pause(self, job: Job) -> Iterator[None]:
-        """Give the job's slot to others while it waits."""
-        self._do(lambda: self._admission.pause(job))
+    def pause(self, work: Work) -> Iterator[None]:
+        """Give the batch's slot to others while it waits; what it finished before is written, and what it has not
+        begun is taken up by others when it must be given back."""
+        if work.elsewhere:
+            yield  # It has no slot to give.
+            return
+        go_on = threading.Event()
+        work.go_on = go_on
+        with self._lock:
+            self._admission.put_back(work.batch)
+            commands = self._admission.pause(work.batch)
+        self._obey(commands)
+        self._handler.write(work)
         try:
             yield
         finally:
-            job.go_on.clear()
-            self._do(lambda: self._admission.resume(job))
-            job.go_on.wait()
+            with self._lock:
+                commands = self._admission.resume(work.batch)
+            self._obey(commands)
+            go_on.wait()
 
-    def run_async(self, job: Job, work: Awaitable[Any], then: Callable[[Future[Any]], None]) -> None:
-        """Let the event loop run ``work`` and a thread do ``then``; meanwhile the job takes no slot, only its lane."""
-        self._do(lambda: self._admission.pause(job))
+    def run_async(self, work: Work, awaitable: Awaitable[Any], then: Callable[[Future[Any]], None]) -> Future[Any]:
+        """Let the event loop run ``awaitable`` and a thread do ``then``; meanwhile the batch takes no slot, only its
+        lane."""
+        with self._lock:
+            self._admission.put_back(work.batch)
+            commands = self._admission.pause(work.batch)
+        self._obey(commands)
 
         async def run() -> Any:
-            return await work
+            return await awaitable
 
         def ended(done: Future[Any]) -> None:
-            self._threads.submit(lambda: self._guarded(job, lambda: then(done)))
+            self._schedule(lambda: self._guarded(work, lambda: then(done)))
 
-        asyncio.run_coroutine_threadsafe(run(), self._event_loop()).add_done_callback(ended)
+        future = asyncio.run_coroutine_threadsafe(run(), self._event_loop())
+        future.add_done_callback(ended)
+        return future
+
+    def end(self, work: Work) -> None:
+        """The batch is over: its lane is free."""
+        self._works.pop(work.batch, None)
+        with self._lock:
+            self._admission.put_back(work.batch, *work.again)
+            commands = self._admission.end(work.batch)
+        self._obey(commands)
 
     def finish(self, job: Job, sent: Sequence[Outgoing]) -> None:
-        """Publish what was committed; once all of it is confirmed, acknowledge. The instance is free at once: what its
-        next turn sends is published after this."""
-        send = self._session.send_encoded
-        futures = [send(one.queue, one.recipient, one.message_id, one.data) for one in sent]
-        self._do(lambda: self._admission.end(job))
-        if futures:
-            _when_all(futures, lambda error: self._settle(job, error))
-        else:
-            self._settle(job, None)
+        """Publish what was committed; once all of it is confirmed, acknowledge."""
+        self.publish(sent, lambda error: self._settle(job, error))
 
-    def reject(self, job: Job, reason: str) -> None:
-        """Put the message with the dead letters."""
-        self._do(lambda: self._admission.end(job))
-        job.delivery.reject(reason)
-        job.source.settled(job)
+    def publish(self, sent: Sequence[Outgoing], then: Callable[[BaseException | None], None] | None = None) -> None:
+        """Send, and call ``then`` when all is confirmed, with the first error that is not "no such queue": a session
+        that is gone asks again for what is on record."""
+        if not sent:
+            if then is not None:
+                then(None)
+            return
+        done = _Countdown(len(sent), then)
+        for one in sent:
+            self._session.post(one.queue, one.recipient, one.message_id, one.data, done, ordered=one.ordered)
 
-    # -- the life of a job -------------------------------------------------------------------------------------
+    def settle(self, job: Job, *, again: bool = False) -> None:
+        """The job is over: its delivery is acknowledged, or given back."""
+        self._intake.ended(job)
+        job.settle(again=again)
 
-    def _do(self, event: Callable[[], list[Start[Job] | Resume[Job]]]) -> None:
-        with self._lock:
-            commands = event()
-        for command in commands:
-            if isinstance(command, Resume):
-                command.job.go_on.set()
-            else:
-                self._start(command.job)
-
-    def _start(self, job: Job) -> None:
-        self._threads.submit(lambda: self._guarded(job, lambda: self._handler.handle(job)))
-
-    def _guarded(self, job: Job, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            self._give_up(job, error)
-
-    def _give_up(self, job: Job, error: Exception) -> None:
+    def give_up(self, job: Job, error: BaseException) -> None:
         """Something of ours failed, not the flow: the message goes back and is worked off again."""
         lease = job.source.lease
         self._handler.loader.forget(job.payload.flow_id)
-        self._do(lambda: self._admission.end(job))
-        if lease is None:
-            logger.error("Could not work off a message of %s; it goes back.", job.delivery.queue, exc_info=error)
-            job.delivery.requeue()
-        elif not (isinstance(error, ConflictError) and lease.key in error.keys):
-            logger.error("Could not work off a message of %s; it goes back.", job.delivery.queue, exc_info=error)
+        lost = lease is not None and isinstance(error, ConflictError) and lease.key in error.keys
+        if not lost:
+            logger.error("Could not work off a message of %s; it goes back.", job.parcel.delivery.queue, exc_info=error)
             job.source.start_over()
-        elif job.epoch is not None and lease.holds(job.epoch):
-            logger.warning("Another worker took %s over; what it has not seen goes back.", job.delivery.queue)
+        elif lease is not None and job.epoch is not None and lease.holds(job.epoch):
+            logger.warning("Another worker took %s over; what it has not seen goes back.", job.parcel.delivery.queue)
             job.source.start_over()
+        self._intake.ended(job)
         job.source.settled(job)
 
+    # -- threads -----------------------------------------------------------------------------------------------
+
+    def _obey(self, commands: Commands[Job]) -> None:
+        for command in commands:
+            if isinstance(command, Resume):
+                go_on = self._works[command.batch].go_on
+                if go_on is not None:
+                    go_on.set()
+                continue
+            collected = getattr(self._local, "collected", None)
+            if collected is None:
+                self._begin(command.batch)
+            else:
+                collected.append(command.batch)
+
+    def _begin(self, batch: Batch[Job]) -> None:
+        self._threads.submit(lambda: self._thread(lambda: self._run(batch)))
+
+    def _schedule(self, task: Callable[[], None]) -> None:
+        self._threads.submit(lambda: self._thread(task))
+
+    def _thread(self, task: Callable[[], None]) -> None:
+        """Do the task, then what it let start: the first here, the rest in other threads. Spares changes of threads."""
+        following: Callable[[], None] | None = task
+        while following is not None:
+            collected: list[Batch[Job]] = []
+            self._local.collected = collected
+            following()
+            self._local.collected = None
+            following = partial(self._run, collected[0]) if collected else None
+            for batch in collected[1:]:
+                self._begin(batch)
+
+    def _run(self, batch: Batch[Job]) -> None:
+        work = self._works[batch] = Work(batch)
+        collected, self._local.collected = self._local.collected, None
+        if len(batch.jobs) > 1:
+            self._flusher.watch(lambda: self._handler.write(work))
+        until = time.monotonic() + BUDGET
+        try:
+            while batch.jobs and self._handler.handle(work, batch.jobs.popleft()):
+                if time.monotonic() > until:
+                    break
+            else:
+                if work.elsewhere:
+                    return
+        except Exception as error:
+            self._fail(work, error)
+        finally:
+            self._local.collected = collected
+        self._complete(work)
+
+    def _guarded(self, work: Work, then: Callable[[], None]) -> None:
+        try:
+            then()
+        except Exception as error:
+            self._fail(work, error)
+        self._complete(work)
+
+    def _complete(self, work: Work) -> None:
+        """No more turns in this batch: write it, and let the lane go when that is done."""
+        self._handler.write(work, last=True)
+        with self._lock:
+            commands = self._admission.release(work.batch)
+        self._obey(commands)
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        if work.job is not None:
+            self.give_up(work.job, error)
+
     def _settle(self, job: Job, error: BaseException | None) -> None:
-        if error is None:
-            job.delivery.ack()
-        else:
+        if error is not None:
             logger.warning("A reply was not confirmed; message %s goes back: %s", job.incoming.message_id, error)
-            job.delivery.requeue()
-        job.source.settled(job)
+        self.settle(job, again=error is not None)
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -165,25 +250,24 @@ class Runner:
             return self._loop
 
 
-def _when_all(futures: Sequence[Future[None]], then: Callable[[BaseException | None], None]) -> None:
-    """Call ``then`` once all are done, with the first error that is not "no such queue": a session that is gone asks
-    again for what is on record."""
-    lock = threading.Lock()
-    left = len(futures)
-    problem: BaseException | None = None
+class _Countdown:
+    """Calls ``then`` when it was called ``left`` times."""
 
-    def one_done(future: Future[None]) -> None:
-        nonlocal left, problem
-        error = future.exception()
-        with lock:
-            left -= 1
-            if error is not None and not isinstance(error, UnroutableError):
-                problem = problem or error
-            last = left == 0
+    __slots__ = ("_left", "_lock", "_problem", "_then")
+
+    def __init__(self, left: int, then: Callable[[BaseException | None], None] | None) -> None:
+        self._left = left
+        self._then = then
+        self._problem: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, error: BaseException | None) -> None:
         if isinstance(error, UnroutableError):
             logger.info("Nobody is there any more: %s", error)
-        if last:
-            then(problem)
-
-    for future in futures:
-        future.add_done_callback(one_done)
+            error = None
+        with self._lock:
+            self._problem = self._problem or error
+            self._left -= 1
+            last = self._left == 0
+        if last and self._then is not None:
+            self._then(self._problem)

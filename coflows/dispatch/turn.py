@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from coflows.broker.topology import instance_queue, reply_queue
 from coflows.client import Client, outgoing
+from coflows.dispatch.answers import ordered_for
 from coflows.dispatch.records import Outgoing, PushCall
-from coflows.errors import FlowConfigError
+from coflows.errors import CallCancelledError, FlowConfigError
 from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture
 from coflows.instances import Instance
@@ -52,6 +53,8 @@ class Turn:
         self._private_keys = tuple(private_keys)
         self._pause = pause
         self._counter = 0
+        self._futures: list[FlowFuture] = []
+        self._cancelled = False
 
     # -- for the flow (FlowRuntime) ----------------------------------------------------------------------------
 
@@ -99,8 +102,11 @@ class Turn:
 
     def call(self, address: InstanceAddress, message: FlowMessage, *, confirm: bool) -> FlowFuture:
         """Send now; waiting for the future lets other turns run."""
+        self.check_cancelled()
         message = self._without_private(message)
-        return self._cl.call(address, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._pause)
+        future = self._cl.call(address, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._waits)
+        self._futures.append(future)
+        return future
 
     def post(self, address: InstanceAddress, message: FlowMessage, *, push: bool) -> None:
         """Send when the turn is committed; with ``push`` the reply becomes a turn of this instance."""
@@ -114,12 +120,13 @@ class Turn:
             dispatch_point=own.dispatch_point,
             partition=own.partition,
         )
-        call = Call(
+        call = Call.made(
             flow_id=address.flow_id,
-            message=outgoing(replace(message, src_flow_id=self.flow_id)),
+            message=outgoing(message, self.flow_id),
             reply=reply_to.to_dict() if push else None,
         )
-        self._add(instance_queue(address), address.user_id, message.message_id, None, call)
+        ordered = None if address.partition is None else address.flow_id
+        self._add(instance_queue(address), address.user_id, message.message_id, None, call, ordered)
         if push:
             record = PushCall(address.user_id, self.origin)
             self.calls[call_key(self.flow_id, message.message_id)] = record.encode()
@@ -127,7 +134,24 @@ class Turn:
     def _without_private(self, message: FlowMessage) -> FlowMessage:
         return replace(message, data=strip_private(message.data, self._private_keys))
 
+    @contextmanager
+    def _waits(self) -> Iterator[None]:
+        self.check_cancelled()
+        with self._pause():
+            yield
+
     # -- for the runner ----------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """The sender no longer wants it: whatever the turn waits for ends, and so does the turn at its next call."""
+        self._cancelled = True
+        for future in self._futures:
+            future.cancel()
+
+    def check_cancelled(self) -> None:
+        """Raise CallCancelledError when the turn was cancelled."""
+        if self._cancelled:
+            raise CallCancelledError("The message was cancelled by its sender.")
 
     def fail(self, failure: Failure) -> None:
         """Drop all that was to be sent, and tell who waits for the outcome of this turn why there is none."""
@@ -143,21 +167,28 @@ class Turn:
         answers = reply_to.message_id
         body = None
         if message is not None:
-            body = outgoing(replace(message, input_message_id=answers, src_flow_id=self.flow_id))
+            body = {**outgoing(message, self.flow_id), "input_message_id": answers}
         problem = failure.to_dict() if failure else None
         message_id = message.message_id if message else self.new_message_id({"failure": answers})
         payload: Reply | Call
         if reply_to.mode is ReplyMode.PUSH:
             assert reply_to.flow_id is not None
-            payload = Call(flow_id=reply_to.flow_id, message=body, answers=answers, failure=problem)
+            payload = Call.made(flow_id=reply_to.flow_id, message=body, answers=answers, failure=problem)
         else:
-            payload = Reply(answers=answers, message=body, failure=problem)
-        self._add(reply_queue(reply_to), reply_to.user_id, message_id, answers, payload)
+            payload = Reply.made(answers=answers, message=body, failure=problem)
+        self._add(reply_queue(reply_to), reply_to.user_id, message_id, answers, payload, ordered_for(reply_to))
 
     def _add(
-        self, queue: str, recipient: str, message_id: str, answers: str | None, payload: Call | Reply
+        self,
+        queue: str,
+        recipient: str,
+        message_id: str,
+        answers: str | None,
+        payload: Call | Reply,
+        ordered: str | None,
     ) -> None:
-        self.sent.append(Outgoing(queue, recipient, message_id, answers, self._cl.session.encode(payload)))
+        data = self._cl.session.encode(payload)
+        self.sent.append(Outgoing(queue, recipient, message_id, answers, data, ordered))
 
 
 class TurnPort:

@@ -50,6 +50,8 @@ class DispatchWorker:
         self._feeds = [PartitionFeed(cl, dispatch_point, number, self._runner, self.name) for number in numbers]
         for feed in self._feeds:
             feed.open()
+        self._ending = threading.Event()
+        threading.Thread(target=self._tick, name="coflows-tick", daemon=True).start()
         self._membership = Membership(cl.store, dispatch_point, self.name, self._rebalance)
 
     def stop(self, grace: float = GRACE) -> None:
@@ -58,6 +60,7 @@ class DispatchWorker:
             if self._stopped:
                 return
             self._stopped = True
+        self._ending.set()
         self._membership.close()
         stops = [threading.Thread(target=feed.stop, args=(grace,)) for feed in self._feeds]
         for stop in stops:
@@ -65,6 +68,10 @@ class DispatchWorker:
         for stop in stops:
             stop.join()
         self._runner.close()
+
+    def _tick(self) -> None:
+        while not self._ending.wait(1.0):
+            self._runner.tick()
 
     def _rebalance(self, workers: Sequence[str]) -> None:
         """Line up behind the others wherever the partition should be theirs."""

@@ -1,14 +1,20 @@
 """Seals bytes for one recipient and opens what was sealed for us.
 
-An envelope is the msgpack array [header, nonce, ciphertext]; the header is the msgpack array [version, sender's and
-recipient's public key, message id, expiry] as bytes. Encrypted and authenticated by XChaCha20-Poly1305 (libsodium's
-IETF construction) under the key of the pair of users, with the header as associated data: so it is bound to all that
-the header says, and proves that one of the two wrote it.
+An envelope is the msgpack array [header, nonce, ciphertext]. Encrypted and authenticated by XChaCha20-Poly1305
+(libsodium's IETF construction) under the key of the pair of users, with the header as associated data: so it is bound
+to all that the header says, and proves that one of the two wrote it.
+
+Version 2 carries many messages, so that the work for an envelope and for its way through the broker is shared. Its
+header is the msgpack array [2, sender's and recipient's public key, expiry] as bytes, its plaintext the msgpack array
+of [message id, payload, stream, number]. Version 1 carries one: its header is [1, sender, recipient, message id,
+expiry], its plaintext the payload. Both are read; the caller chooses which is written, for the time of an upgrade.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 import nacl.bindings
@@ -19,8 +25,21 @@ from coflows.errors import EnvelopeError, NameInvalidError
 from coflows.identity.keys import Identity
 from coflows.model.names import decode_user_id, encode_user_id
 
-VERSION = 1
+SINGLE, PARCEL = 1, 2
 NONCE_BYTES = 24
+MAX_ITEMS = 1024
+"""Messages in one envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One message in an envelope. ``number`` counts from 1 the messages of a ``stream`` (16 hex digits: what one
+    session sends to one instance), whose order the receiver keeps; without a stream there is no order."""
+
+    message_id: str
+    payload: bytes
+    stream: str | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +47,45 @@ class Opened:
     """What was in an envelope, and what it proves. ``expiry`` is in seconds since the epoch."""
 
     sender: str
-    message_id: str
     expiry: int
-    payload: bytes
+    items: tuple[Item, ...]
+
+    @property
+    def message_id(self) -> str:
+        """The id of the first message."""
+        return self.items[0].message_id
+
+    @property
+    def payload(self) -> bytes:
+        """The payload of the first message."""
+        return self.items[0].payload
 
 
 def seal(
     identity: Identity, recipient: str, message_id: str, expiry: int, payload: bytes, nonce: bytes | None = None
 ) -> bytes:
-    """An envelope that only ``recipient`` can open. ``nonce`` is for tests alone. Raises NameInvalidError."""
+    """A version-1 envelope that only ``recipient`` can open. ``nonce`` is for tests alone. Raises NameInvalidError."""
+    header = [SINGLE, identity.public_key, decode_user_id(recipient), bytes.fromhex(message_id), expiry]
+    return _sealed(identity, recipient, header, payload, nonce)
+
+
+def seal_items(
+    identity: Identity, recipient: str, expiry: int, items: Sequence[Item], nonce: bytes | None = None
+) -> bytes:
+    """A version-2 envelope of 1 to MAX_ITEMS messages. ``nonce`` is for tests alone. Raises NameInvalidError."""
+    header = [PARCEL, identity.public_key, decode_user_id(recipient), expiry]
+    fromhex = bytes.fromhex
+    rows = [
+        (fromhex(item.message_id), item.payload, item.stream and fromhex(item.stream), item.number) for item in items
+    ]
+    return _sealed(identity, recipient, header, msgpack.packb(rows), nonce)
+
+
+def _sealed(identity: Identity, recipient: str, fields: list[object], plaintext: bytes, nonce: bytes | None) -> bytes:
     nonce = nonce or nacl.utils.random(NONCE_BYTES)
     key = identity.shared_key(recipient)
-    header = msgpack.packb(
-        [VERSION, identity.public_key, decode_user_id(recipient), bytes.fromhex(message_id), expiry]
-    )
-    sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(payload, header, nonce, key)
+    header = msgpack.packb(fields)
+    sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, header, nonce, key)
     return bytes(msgpack.packb([header, nonce, sealed]))
 
 
@@ -52,20 +95,20 @@ def open_envelope(identity: Identity, data: bytes, now: float, max_bytes: int) -
     if len(data) > max_bytes:
         raise EnvelopeError(f"The envelope has {len(data)} bytes; at most {max_bytes} are taken.")
     header, nonce, sealed = _parts(data)
-    version, sender_key, recipient_key, message_id, expiry = _fields(header)
-    if version != VERSION:
-        raise EnvelopeError(f"The envelope has version {version}; this side knows {VERSION}.", hint="Upgrade one side.")
+    sender_key, recipient_key, message_id, expiry = _fields(header)
     if recipient_key != identity.public_key:
         raise EnvelopeError("The envelope is for another user.")
     sender = encode_user_id(sender_key)
     try:
         key = identity.shared_key(sender)
-        payload = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, key)
+        plaintext = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, key)
     except (nacl.exceptions.CryptoError, NameInvalidError) as error:
         raise EnvelopeError("The envelope was not sealed by its sender, or was changed.") from error
     if expiry < now:
         raise EnvelopeError("The envelope has expired.", hint="Are the clocks of both machines right?")
-    return Opened(sender, message_id.hex(), expiry, payload)
+    if message_id is not None:
+        return Opened(sender, expiry, (Item(message_id.hex(), plaintext),))
+    return Opened(sender, expiry, _items(plaintext))
 
 
 def _parts(data: bytes) -> tuple[bytes, bytes, bytes]:
@@ -77,20 +120,50 @@ def _parts(data: bytes) -> tuple[bytes, bytes, bytes]:
     return header, nonce, sealed
 
 
-def _fields(header: bytes) -> tuple[int, bytes, bytes, bytes, int]:
-    version, sender, recipient, message_id, expiry = _array(header, 5)
-    if not (type(version) is int and type(expiry) is int and isinstance(sender, bytes) and len(sender) == 32):
+def _fields(header: bytes) -> tuple[bytes, bytes, bytes | None, int]:
+    """Sender, recipient, message id (None in a parcel) and expiry."""
+    fields = _array(header, None)
+    version = fields[0] if fields else None
+    if type(version) is not int:
         raise EnvelopeError("The envelope's header is malformed.")
-    if not (isinstance(recipient, bytes) and isinstance(message_id, bytes) and len(message_id) == 16):
+    if version not in (SINGLE, PARCEL):
+        raise EnvelopeError(f"The envelope has version {version}; this side knows 1 and 2.", hint="Upgrade one side.")
+    if len(fields) != (5 if version == SINGLE else 4):
         raise EnvelopeError("The envelope's header is malformed.")
-    return version, sender, recipient, message_id, expiry
+    sender, recipient, expiry = fields[1], fields[2], fields[-1]
+    message_id = fields[3] if version == SINGLE else None
+    if not (type(expiry) is int and isinstance(sender, bytes) and len(sender) == 32 and isinstance(recipient, bytes)):
+        raise EnvelopeError("The envelope's header is malformed.")
+    if version == SINGLE and not (isinstance(message_id, bytes) and len(message_id) == 16):
+        raise EnvelopeError("The envelope's header is malformed.")
+    return sender, recipient, message_id if isinstance(message_id, bytes) else None, expiry
 
 
-def _array(data: bytes, length: int) -> list[object]:
+def _items(plaintext: bytes) -> tuple[Item, ...]:
+    rows = _array(plaintext, None, MAX_ITEMS)
+    if not rows:
+        raise EnvelopeError("The envelope is empty.")
+    return tuple(_item(row) for row in rows)
+
+
+def _item(row: object) -> Item:
+    if not (isinstance(row, list) and len(row) == 4):
+        raise EnvelopeError("A message in the envelope is malformed.")
+    message_id, payload, stream, number = row
+    if not (isinstance(message_id, bytes) and len(message_id) == 16 and isinstance(payload, bytes)):
+        raise EnvelopeError("A message in the envelope is malformed.")
+    if stream is None:
+        return Item(message_id.hex(), payload)
+    if not (isinstance(stream, bytes) and len(stream) == 8 and type(number) is int and 0 < number < 2**63):
+        raise EnvelopeError("A message in the envelope has a malformed place in its order.")
+    return Item(message_id.hex(), payload, stream.hex(), number)
+
+
+def _array(data: bytes, length: int | None, most: int = 8) -> list[Any]:
     try:
-        value = msgpack.unpackb(data, max_array_len=length, max_map_len=0, max_ext_len=0)
+        value = msgpack.unpackb(data, max_array_len=most, max_map_len=0, max_ext_len=0)
     except Exception as error:  # msgpack raises many kinds; all mean the same here
         raise EnvelopeError("These bytes are no envelope.") from error
-    if not isinstance(value, list) or len(value) != length:
+    if not isinstance(value, list) or (length is not None and len(value) != length):
         raise EnvelopeError("These bytes are no envelope.")
     return value

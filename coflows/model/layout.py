@@ -9,6 +9,7 @@ leases:{dispatch_point}:{partition}  which worker commits for the partition; the
 workers:{dispatch_point}:{worker}    the workers that share the point's partitions
 done:{flow_id}:{message_id}          a turn that was committed, with all that it sent
 replies:{flow_id}:{message_id}       the turn that answered a message, where that was a later one
+order:{flow_id}:{stream}             up to which number the messages of a sender's stream were worked off
 calls:{flow_id}:{message_id}         a push call in flight: who may answer, and who waits for the outcome
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
 """
@@ -107,6 +108,16 @@ def replies_prefix(flow_id: str) -> str:
 def reply_key(flow_id: str, message_id: str) -> str:
     """Which turn answered a message, where that was a later one than its own."""
     return f"replies:{flow_id}:{message_id}"
+
+
+def order_prefix(flow_id: str) -> str:
+    """What the orders of an instance begin with."""
+    return f"order:{flow_id}:"
+
+
+def order_key(flow_id: str, stream: str) -> str:
+    """How far the messages of one stream were worked off."""
+    return f"order:{flow_id}:{stream}"
 
 
 def calls_prefix(flow_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -44,7 +44,20 @@ class Payload(BaseModel):
         return self.model_dump()
 
 
-class Call(Payload):
+class FlatPayload(Payload):
+    """A payload without models in it, of which every call needs one. What this side makes is ``made``, unchecked."""
+
+    @classmethod
+    def made(cls, **fields: Any) -> Self:
+        """Build without checking."""
+        return cls.model_construct(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A msgpack-able dict, without what is None."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
+
+class Call(FlatPayload):
     """A message to an instance, or (with ``failure`` or an ``input_message_id`` in it) a push reply to one.
 
     ``reply`` is the reply address less the user id, which is always the sender's own.
@@ -58,7 +71,7 @@ class Call(Payload):
     failure: dict[str, Any] | None = None
 
 
-class Recall(Payload):
+class Recall(FlatPayload):
     """Ask for the recorded reply to a message sent before."""
 
     kind: Literal["recall"] = "recall"
@@ -67,8 +80,24 @@ class Recall(Payload):
     session: Token
 
 
-class Reply(Payload):
-    """What a session waits for: a message, a value, or a failure; or that it is ``pending`` still."""
+class Cancel(FlatPayload):
+    """The sender of a message no longer wants it worked off."""
+
+    kind: Literal["cancel"] = "cancel"
+    flow_id: FlowId
+    message_id: Token
+
+
+class Wake(FlatPayload):
+    """From a user's worker to whichever of them has the partition: look at what is parked there."""
+
+    kind: Literal["wake"] = "wake"
+    partition: int | None = None
+
+
+class Reply(FlatPayload):
+    """What a session waits for: a message, a value, or a failure. Or that it is ``pending`` still; ``unknown`` when the
+    message that it asks about never came: send it again."""
 
     kind: Literal["reply"] = "reply"
     answers: Token
@@ -76,6 +105,7 @@ class Reply(Payload):
     value: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
     pending: bool = False
+    unknown: bool = False
 
 
 class FetchItem(Payload):
@@ -117,7 +147,7 @@ class Release(Payload):
     withdrawn: Token | None = None
 
 
-InstancePayload = Annotated[Call | Recall, Field(discriminator="kind")]
+DispatchPayload = Annotated[Call | Recall | Cancel | Wake, Field(discriminator="kind")]
 DoorPayload = Annotated[Fetch | Release, Field(discriminator="kind")]
 
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from coflows.errors import StoreUnavailableError
+from coflows.errors import StoreError, StoreUnavailableError
 from coflows.store.base import Entry, Store, Watch
 from coflows.store.commits import Commit, checked_commit
 from coflows.store.group import GroupWriter, Outcome
@@ -18,6 +18,8 @@ RETAINED_CHANGES = 50_000
 """Length of the change log. A watch that falls further behind compares the keys instead."""
 
 _GET = "SELECT value, version FROM coflows_entries WHERE namespace = ? AND key = ?"
+_GET_MANY = "SELECT key, value, version FROM coflows_entries WHERE namespace = ? AND key IN ({})"
+MAX_KEYS = 256
 _RANGE = "SELECT {columns} FROM coflows_entries WHERE namespace = ? AND key >= ?"
 # One statement sees one moment: the end of the log and what goes with it.
 _CHANGES = (
@@ -64,6 +66,18 @@ class AdapterStore(Store, ChangeFeed):
             return Entry(key, value, version)
         return None
 
+    def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
+        self._check_open()
+        wanted = list(dict.fromkeys(check_key(key) for key in keys))
+        found: dict[str, Entry] = {}
+        for first in range(0, len(wanted), MAX_KEYS):
+            part = wanted[first : first + MAX_KEYS]
+            # Few lengths are few statements, which the database prepares once.
+            part += part[-1:] * (_length(len(part)) - len(part))
+            rows = self._fetch(_GET_MANY.format(", ".join("?" * len(part))), (self._namespace, *part))
+            found.update((row[0], Entry(*row)) for row in rows)
+        return found
+
     def scan(
         self, prefix: str = "", *, start: str | None = None, end: str | None = None, limit: int | None = None
     ) -> list[Entry]:
@@ -83,6 +97,17 @@ class AdapterStore(Store, ChangeFeed):
         commit = checked_commit(writes, deletes, conditions)
         self._check_open()
         return self._writer.commit(commit)
+
+    def commit_async(
+        self,
+        done: Callable[[int | StoreError], None],
+        writes: Mapping[str, bytes] | None = None,
+        deletes: Iterable[str] = (),
+        conditions: Mapping[str, int] | None = None,
+    ) -> None:
+        commit = checked_commit(writes, deletes, conditions)
+        self._check_open()
+        self._writer.commit_async(commit, done)
 
     def watch(self, prefix: str, callback: Callable[[frozenset[str]], None]) -> Watch:
         self._check_open()
@@ -113,9 +138,7 @@ class AdapterStore(Store, ChangeFeed):
     @abstractmethod
     def open_signal(self) -> Signal: ...
 
-    def _select(
-        self, columns: str, prefix: str, start: str | None, end: str | None, limit: int | None
-    ) -> list[Any]:
+    def _select(self, columns: str, prefix: str, start: str | None, end: str | None, limit: int | None) -> list[Any]:
         if limit is not None and limit < 0:
             raise ValueError(f"limit is {limit}; expected None or a number from 0 on")
         self._check_open()
@@ -139,3 +162,8 @@ class AdapterStore(Store, ChangeFeed):
                 f"The store {self.url} was opened by process {self._process}, before this one was forked from it.",
                 hint="Open it in the process that uses it.",
             )
+
+
+def _length(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()

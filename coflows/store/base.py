@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from coflows.errors import StoreError
+
 ABSENT = 0
 """The version of a key that is not there, for use in a commit's conditions."""
 
@@ -46,6 +48,10 @@ class Store(ABC):
         """The entry, or None."""
 
     @abstractmethod
+    def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """Those of the entries that there are."""
+
+    @abstractmethod
     def scan(
         self, prefix: str = "", *, start: str | None = None, end: str | None = None, limit: int | None = None
     ) -> list[Entry]:
@@ -70,6 +76,18 @@ class Store(ABC):
         ``conditions`` maps keys to the version each must have now (ABSENT: the key must not be there). When one does
         not hold, raises ConflictError with the keys, and nothing is written. Returns the version given to the
         writes. A key may not be both written and deleted (ValueError)."""
+
+    @abstractmethod
+    def commit_async(
+        self,
+        done: Callable[[int | StoreError], None],
+        writes: Mapping[str, bytes] | None = None,
+        deletes: Iterable[str] = (),
+        conditions: Mapping[str, int] | None = None,
+    ) -> None:
+        """``commit`` that does not wait: ``done`` is called once with the version or the error, from this thread or one
+        of the store's. Raises what is wrong with the arguments. Commits of one thread are applied in the order of the
+        calls."""
 
     @abstractmethod
     def watch(self, prefix: str, callback: Callable[[frozenset[str]], None]) -> Watch:

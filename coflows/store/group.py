@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from coflows.errors import ConflictError, StoreError, StoreLockedError, StoreUnavailableError
 from coflows.store.commits import Commit
+
+logger = logging.getLogger(__name__)
 
 Outcome = int | ConflictError
 """The version that a commit was given, or why it was refused."""
@@ -37,6 +40,20 @@ class _Pending:
         return self._outcome
 
 
+class _Callback:
+    __slots__ = ("_done", "commit")
+
+    def __init__(self, commit: Commit, done: Callable[[int | StoreError], None]) -> None:
+        self.commit = commit
+        self._done = done
+
+    def settle(self, outcome: int | StoreError) -> None:
+        try:
+            self._done(outcome)
+        except Exception:
+            logger.exception("What followed a commit failed.")
+
+
 class GroupWriter:
     """Applies commits one group at a time.
 
@@ -50,7 +67,7 @@ class GroupWriter:
         self._url = url
         self._turn = threading.Lock()
         self._gate = threading.Condition()
-        self._queue: deque[_Pending] = deque()
+        self._queue: deque[_Pending | _Callback] = deque()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -66,7 +83,22 @@ class GroupWriter:
             if isinstance(outcome, ConflictError):
                 raise outcome
             return outcome
-        return self._enqueue(commit).result()
+        pending = _Pending(commit)
+        self._enqueue(pending)
+        return pending.result()
+
+    def commit_async(self, commit: Commit, done: Callable[[int | StoreError], None]) -> None:
+        """``commit`` without waiting: ``done`` is called with the outcome, by this thread or the writer's."""
+        pending = _Callback(commit, done)
+        if not self._queue and self._turn.acquire(blocking=False):
+            try:
+                self._check_open()
+                outcome = self._outcomes([commit])[0]
+            finally:
+                self._turn.release()
+            pending.settle(outcome)
+            return
+        self._enqueue(pending)
 
     def close(self) -> None:
         """Apply what is queued, then stop. Idempotent."""
@@ -83,8 +115,7 @@ class GroupWriter:
         if self._closed:
             raise StoreUnavailableError(f"The store {self._url} was closed.", hint="Open it again.")
 
-    def _enqueue(self, commit: Commit) -> _Pending:
-        pending = _Pending(commit)
+    def _enqueue(self, pending: _Pending | _Callback) -> None:
         with self._gate:
             self._check_open()
             self._queue.append(pending)
@@ -92,7 +123,6 @@ class GroupWriter:
                 self._thread = threading.Thread(target=self._run, name="coflows-store-writer", daemon=True)
                 self._thread.start()
             self._gate.notify()
-        return pending
 
     def _run(self) -> None:
         while self._wait_for_work():
@@ -110,8 +140,8 @@ class GroupWriter:
                 self._gate.wait()
         return True
 
-    def _take_group(self) -> list[_Pending]:
-        group: list[_Pending] = []
+    def _take_group(self) -> list[_Pending | _Callback]:
+        group: list[_Pending | _Callback] = []
         size = 0
         while self._queue and len(group) < _MAX_COMMITS and size < _MAX_BYTES:
             group.append(self._queue.popleft())

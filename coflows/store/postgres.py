@@ -139,9 +139,7 @@ class PostgresStore(AdapterStore):
             except psycopg.Error as error:
                 raise self._translated(error) from error
 
-    def _apply_once(
-        self, connection: psycopg.Connection[Any], commits: list[Commit], group: bytes
-    ) -> list[Outcome]:
+    def _apply_once(self, connection: psycopg.Connection[Any], commits: list[Commit], group: bytes) -> list[Outcome]:
         namespace = self._namespace
         with connection.transaction():
             query = "SELECT version, log_end, log_floor FROM coflows_namespaces WHERE id = %s FOR UPDATE"
@@ -205,9 +203,7 @@ class PostgresStore(AdapterStore):
         connection.execute(query, (version, log_end, log_floor, namespace))
         connection.execute("SELECT pg_notify(%s, '')", (self._channel,))
 
-    def _remember(
-        self, connection: psycopg.Connection[Any], group: bytes, start: int, outcomes: list[Outcome]
-    ) -> None:
+    def _remember(self, connection: psycopg.Connection[Any], group: bytes, start: int, outcomes: list[Outcome]) -> None:
         connection.execute("INSERT INTO coflows_groups VALUES (%s, %s, %s)", (self._namespace, group, start))
         if start % RETAINED_GROUPS < len(outcomes):
             query = "DELETE FROM coflows_groups WHERE namespace = %s AND at < %s"

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from coflows.doorbell import Doorbell, ring
-from coflows.store.adapter import RETAINED_CHANGES, AdapterStore
+from coflows.store.adapter import AdapterStore
 from coflows.store.commits import Commit, conflict
 from coflows.store.group import Outcome
 from coflows.store.pool import Pool
 from coflows.store.sqlite_file import SqliteFile
+from coflows.store.sqlite_group import SqliteGroup
 from coflows.store.watching import Signal
 
 READERS = 8
@@ -67,7 +68,9 @@ class SqliteStore(AdapterStore):
         watched = self._is_watched()
         try:
             self._file.begin(self._connection)
-            outcomes = [self._apply_one(commit, watched) for commit in commits]
+            group = SqliteGroup(self._connection, self._namespace, commits)
+            outcomes = [self._apply_one(group, commit) for commit in commits]
+            group.write(watched)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._rollback()
@@ -79,56 +82,9 @@ class SqliteStore(AdapterStore):
             ring(self._bells / "bells", self._sender)
         return outcomes
 
-    def _apply_one(self, commit: Commit, watched: bool) -> Outcome:
-        stale = self._stale(commit)
-        if stale:
-            return conflict(self.url, stale)
-        execute, namespace = self._connection.execute, self._namespace
-        version, log_end, log_floor = execute(
-            "SELECT version, log_end, log_floor FROM coflows_namespaces WHERE id = ?", (namespace,)
-        ).fetchone()
-        if not commit.changes:
-            return int(version)
-        version += 1
-        self._connection.executemany(
-            "INSERT INTO coflows_entries VALUES (?, ?, ?, ?) ON CONFLICT (namespace, key)"
-            " DO UPDATE SET value = excluded.value, version = excluded.version",
-            [(namespace, key, value, version) for key, value in commit.writes.items()],
-        )
-        self._connection.executemany(
-            "DELETE FROM coflows_entries WHERE namespace = ? AND key = ?", [(namespace, key) for key in commit.deletes]
-        )
-        log_end, log_floor = self._log(commit, watched, log_end, log_floor)
-        execute(
-            "UPDATE coflows_namespaces SET version = ?, log_end = ?, log_floor = ? WHERE id = ?",
-            (version, log_end, log_floor, namespace),
-        )
-        return int(version)
-
-    def _log(self, commit: Commit, watched: bool, end: int, floor: int) -> tuple[int, int]:
-        changes = [*((key, 0) for key in commit.writes), *((key, 1) for key in commit.deletes)]
-        new_end = end + len(changes)
-        if not watched:
-            return new_end, new_end
-        self._connection.executemany(
-            "INSERT INTO coflows_changes VALUES (?, ?, ?, ?)",
-            [(self._namespace, end + number, key, gone) for number, (key, gone) in enumerate(changes, 1)],
-        )
-        new_floor = max(floor, new_end - RETAINED_CHANGES)
-        if new_floor > floor:
-            self._connection.execute(
-                "DELETE FROM coflows_changes WHERE namespace = ? AND id <= ?", (self._namespace, new_floor)
-            )
-        return new_end, new_floor
-
-    def _stale(self, commit: Commit) -> list[str]:
-        query = "SELECT version FROM coflows_entries WHERE namespace = ? AND key = ?"
-        stale = []
-        for key, version in commit.conditions.items():
-            row = self._connection.execute(query, (self._namespace, key)).fetchone()
-            if (0 if row is None else row[0]) != version:
-                stale.append(key)
-        return stale
+    def _apply_one(self, group: SqliteGroup, commit: Commit) -> Outcome:
+        stale = group.stale(commit)
+        return conflict(self.url, stale) if stale else group.add(commit)
 
     def _is_watched(self) -> bool:
         try:
@@ -163,5 +119,3 @@ class _BellSignal(Signal):
 
     def close(self) -> None:
         self._bell.close()
-
-

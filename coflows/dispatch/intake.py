@@ -1,0 +1,182 @@
+"""What comes in: deliveries are opened, what the store knows of them is read at once, and they are put in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from coflows.broker.base import Delivery
+from coflows.dispatch.answers import recorded
+from coflows.dispatch.job import Job, Source
+from coflows.dispatch.sequencing import Sequencer
+from coflows.endpoints import read
+from coflows.errors import CoflowsError, StoreError
+from coflows.model.layout import done_key, metadata_key, order_key
+from coflows.model.wire import Call, Cancel, DispatchPayload, Recall, Wake, read_payload
+from coflows.parcel import Parcel
+from coflows.session import Incoming, Session
+from coflows.store.base import Store
+
+if TYPE_CHECKING:
+    from coflows.dispatch.runner import Runner
+
+logger = logging.getLogger(__name__)
+
+
+class Intake:
+    """One thread at a time takes in what has come; ``deliver`` is for any."""
+
+    def __init__(self, session: Session, store: Store, runner: Runner) -> None:
+        self._session = session
+        self._store = store
+        self._runner = runner
+        self._payloads: TypeAdapter[Call | Recall | Cancel | Wake] = TypeAdapter(DispatchPayload)
+        self._waiting: deque[tuple[Delivery, Source]] = deque()
+        self._scheduled = False
+        self._lock = threading.Lock()
+        self._taking = threading.Lock()
+        self._open: dict[tuple[str, str, str], Job] = {}
+        self._sequencer: Sequencer[Job] = Sequencer()
+
+    def deliver(self, delivery: Delivery, source: Source, schedule: Callable[[Callable[[], None]], None]) -> None:
+        """A delivery came. Never blocks: the work is done by what ``schedule`` calls."""
+        with self._lock:
+            self._waiting.append((delivery, source))
+            if self._scheduled:
+                return
+            self._scheduled = True
+        schedule(self._take_in)
+
+    def ended(self, job: Job) -> None:
+        """The job is over; when its message comes again, the store knows."""
+        if self._open.get(job.key) is job:
+            del self._open[job.key]
+
+    def tick(self) -> None:
+        """Let go on what has waited too long for an earlier message."""
+        with self._taking:
+            ready = self._sequencer.expire(time.monotonic())
+        for job in ready:
+            logger.warning("An earlier message than %s never came; going on without it.", job.incoming.message_id)
+        self._runner.accept(ready)
+
+    def forget(self, jobs: Iterable[Job], partition: int) -> None:
+        """These jobs were given back: another worker may go on with them, and with all of their partition."""
+        gone = set(jobs)
+        with self._taking:
+            for job in gone:
+                self.ended(job)
+            self._sequencer.withdraw(gone)
+            self._sequencer.forget(self._runner.flows_of(partition))
+
+    # -- one thread at a time ----------------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        while True:
+            with self._lock:
+                taken, self._waiting = self._waiting, deque()
+                if not taken:
+                    self._scheduled = False
+                    return
+            with self._taking:
+                ready = self._read(taken)
+            self._runner.accept(ready)
+
+    def _read(self, taken: Iterable[tuple[Delivery, Source]]) -> list[Job]:
+        jobs: list[Job] = []
+        epochs: dict[Source, int | None] = {}
+        try:
+            for delivery, source in taken:
+                if source not in epochs:
+                    # The lease comes first: what is read before may be older than the last commit of who held it.
+                    epochs[source] = None if source.lease is None else source.lease.take()
+                self._open_parcel(delivery, source, epochs[source], jobs)
+            self._look_up(jobs)
+        except StoreError as error:
+            logger.error("The store could not be read; messages go back: %s", error)
+            for job in jobs:
+                self._open.pop(job.key, None)
+            for source in {source for _, source in taken}:
+                source.start_over()
+            return []
+        return self._in_order(jobs)
+
+    def _open_parcel(self, delivery: Delivery, source: Source, epoch: int | None, jobs: list[Job]) -> None:
+        try:
+            opened = self._session.open(delivery.body)
+            read_items = [self._session.read(opened.sender, item) for item in opened.items]
+            payloads = [read_payload(self._payloads, incoming.value) for incoming in read_items]
+        except CoflowsError as error:
+            logger.warning("Rejected a message from %s: %s", delivery.queue, error)
+            delivery.reject(f"{error.code}: {error}")
+            return
+        parcel = Parcel(delivery, len(payloads))
+        for incoming, payload in zip(read_items, payloads, strict=True):
+            if isinstance(payload, Call):
+                job = Job(parcel, incoming, payload, source, epoch)
+                first = self._open.setdefault(job.key, job)
+                if first is not job:
+                    first.twins.append(parcel)
+                    job.twin = True
+                    jobs.append(job)
+                elif source.track(job):
+                    jobs.append(job)
+                else:
+                    self._open.pop(job.key, None)
+            else:
+                self._aside(incoming, payload)
+                parcel.settle()
+
+    def _aside(self, incoming: Incoming, payload: Recall | Cancel | Wake) -> None:
+        """What is about a message, and no message itself."""
+        if isinstance(payload, Wake):
+            return
+        job = self._open.get((incoming.sender, payload.flow_id, payload.message_id))
+        if isinstance(payload, Recall):
+            answer = recorded(self._session, self._store, payload, incoming.sender, unknown=job is None)
+            self._runner.publish([answer])
+        elif job is not None:
+            job.cancelled = True
+            if job.on_cancel is not None:
+                job.on_cancel()
+
+    def _look_up(self, jobs: list[Job]) -> None:
+        keys: dict[str, None] = {}
+        for job in jobs:
+            flow_id, place = job.payload.flow_id, job.incoming.place
+            keys[done_key(flow_id, job.incoming.message_id)] = None
+            keys[metadata_key(flow_id)] = None
+            if place is not None and not self._sequencer.knows((flow_id, place.stream)):
+                keys[order_key(flow_id, place.stream)] = None
+        if not keys:
+            return
+        found = self._store.get_many(keys)
+        for job in jobs:
+            flow_id, place = job.payload.flow_id, job.incoming.place
+            job.done = found.get(done_key(flow_id, job.incoming.message_id))
+            job.metadata = found.get(metadata_key(flow_id))
+            if place is not None and job.source.lease is not None:
+                entry = found.get(order_key(flow_id, place.stream))
+                self._sequencer.begin((flow_id, place.stream), 0 if entry is None else read(entry.value)["passed"])
+
+    def _in_order(self, jobs: list[Job]) -> list[Job]:
+        ready: list[Job] = []
+        now = time.monotonic()
+        for job in jobs:
+            place = job.incoming.place
+            if place is None or job.source.lease is None:
+                ready += [] if job.twin else [job]
+                continue
+            key = (job.payload.flow_id, place.stream)
+            if not self._sequencer.is_late(key, place.number):
+                ready += self._sequencer.offer(key, place.number, None if job.twin else job, now)
+            elif not job.twin:
+                job.late = True
+                ready.append(job)
+        return ready

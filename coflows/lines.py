@@ -1,0 +1,121 @@
+"""Messages on their way out: what gathers while a queue's last publish is unconfirmed leaves in one envelope."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from coflows.identity.sealing import MAX_ITEMS, Item
+
+MAX_BYTES = 256 * 1024
+"""Payload bytes that are gathered into one envelope; a larger message goes alone."""
+MAX_STREAMS = 100_000
+Done = Callable[[BaseException | None], None]
+Publish = Callable[[str, str, Sequence[Item]], "Future[None]"]
+"""``publish(queue, recipient, items)``: seal and publish one envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a message in the order of its stream."""
+
+    stream: str
+    number: int
+
+
+@dataclass(slots=True)
+class _Line:
+    """What waits for one queue, and whether an envelope to it is unconfirmed."""
+
+    queue: str
+    recipient: str
+    waiting: deque[tuple[Item, Done]] = field(default_factory=deque)
+    busy: bool = False
+
+    def take(self) -> list[tuple[Item, Done]]:
+        """The next envelope's worth, at least one message."""
+        taken = [self.waiting.popleft()]
+        size = len(taken[0][0].payload)
+        while self.waiting and len(taken) < MAX_ITEMS:
+            size += len(self.waiting[0][0].payload)
+            if size > MAX_BYTES:
+                break
+            taken.append(self.waiting.popleft())
+        return taken
+
+
+class Lines:
+    """One line for each queue that is being sent to. A message to an idle line leaves at once. Messages of one queue
+    leave in the order of ``post``, and so do their numbers. Thread-safe; with ``gather`` False every message leaves by
+    itself."""
+
+    def __init__(self, publish: Publish, *, gather: bool = True) -> None:
+        self._publish = publish
+        self._gather = gather
+        self._lines: dict[str, _Line] = {}
+        self._streams: OrderedDict[str, Place] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def post(
+        self,
+        queue: str,
+        recipient: str,
+        message_id: str,
+        payload: bytes,
+        done: Done,
+        *,
+        ordered: str | None = None,
+        place: Place | None = None,
+    ) -> Place | None:
+        """Send, and call ``done`` once, with None when the message is durable or with the error, from any thread.
+        ``ordered`` names what the message's order is kept within (an instance): it gets the next place there, which is
+        returned. ``place``: it has one already, from when it was sent first."""
+        with self._lock:
+            if ordered is not None:
+                place = self._next(ordered)
+            item = Item(message_id, payload, *((place.stream, place.number) if place else ()))
+            line = self._lines.get(queue)
+            if line is None:
+                line = self._lines[queue] = _Line(queue, recipient)
+            line.waiting.append((item, done))
+            if line.busy:
+                return place
+            batch = self._begin(line)
+        self._send(line, batch)
+        return place
+
+    def _next(self, ordered: str) -> Place:
+        last = self._streams.pop(ordered, None)
+        if last is None and len(self._streams) >= MAX_STREAMS:
+            self._streams.popitem(last=False)  # What comes after it begins a new stream.
+        place = Place(secrets.token_hex(8), 1) if last is None else Place(last.stream, last.number + 1)
+        self._streams[ordered] = place
+        return place
+
+    def _begin(self, line: _Line) -> list[tuple[Item, Done]]:
+        line.busy = self._gather
+        return line.take()
+
+    def _send(self, line: _Line, batch: list[tuple[Item, Done]]) -> None:
+        try:
+            published = self._publish(line.queue, line.recipient, [item for item, _ in batch])
+        except Exception as error:
+            self._sent(line, batch, error)
+            return
+        published.add_done_callback(lambda future: self._sent(line, batch, future.exception()))
+
+    def _sent(self, line: _Line, batch: list[tuple[Item, Done]], error: BaseException | None) -> None:
+        with self._lock:
+            following = self._begin(line) if line.waiting else None
+            if following is None:
+                line.busy = False
+                if self._lines.get(line.queue) is line:
+                    del self._lines[line.queue]
+        if following is not None:
+            self._send(line, following)
+        for _, done in batch:
+            done(error)
