@@ -1,16 +1,17 @@
-"""Decides, without I/O, which turns may run now: in order within a lane, and at most ``concurrency`` lanes at a time.
+"""Decides, without I/O, which turns may run now: in order within a lane, and at most ``concurrency`` batches at a time.
 
-A lane is what must not run twice at once: an instance, or (for parallel endpoints) a single message. What waits in a
-lane is started together, as a batch, and the lane stays taken until the batch has ended: its turns are committed. A
-batch that waits for something gives its slot to others and gets one back, before any new batch, when it goes on; so a
-chain of turns that wait for each other completes on one slot.
+A lane is what must not run twice at once: an instance, or (for parallel endpoints) a single message. What is ready is
+started together, as a batch over many lanes, so that its turns share one commit; the lanes stay taken until the batch
+has ended. When a turn takes its time, what the batch has not begun is let go, and starts in another. A batch that waits
+for something gives its slot to others and gets one back, before any new batch, when it goes on; so a chain of turns that
+wait for each other completes on one slot.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job", bound=Hashable)
@@ -20,10 +21,20 @@ MAX_BATCH = 64
 
 @dataclass(eq=False, slots=True)
 class Batch(Generic[Job]):
-    """Jobs of one lane that were started together. ``jobs`` are those that its thread has not taken up yet."""
+    """Jobs that were started together: those not begun, and the lanes that it has."""
 
-    lane: str
-    jobs: deque[Job]
+    waiting: deque[tuple[str, Job]] = field(default_factory=deque)
+    lanes: dict[str, None] = field(default_factory=dict)
+    begun: dict[str, None] = field(default_factory=dict)
+
+    def next(self) -> Job | None:
+        """Begin the next job; None when there is none left."""
+        try:
+            lane, job = self.waiting.popleft()
+        except IndexError:
+            return None
+        self.begun[lane] = None
+        return job
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +65,50 @@ class Admission(Generic[Job]):
         self._ready: deque[str] = deque()
         self._resuming: deque[Batch[Job]] = deque()
 
-    def arrive(self, job: Job, lane: str) -> Commands[Job]:
-        """A message came; it is the last of its lane."""
-        queue = self._lanes.get(lane)
-        if queue is None:
-            queue = self._lanes[lane] = deque()
-            if lane not in self._taken:
-                self._ready.append(lane)
-        queue.append(job)
-        return self._fill() if self.free else []
+    @property
+    def idle(self) -> bool:
+        """Whether no lane waits for a slot, and at most one batch runs. May be asked from any thread."""
+        return not self._ready and len(self._running) < 2
+
+    def arrive(self, jobs: Iterable[tuple[str, Job]]) -> Commands[Job]:
+        """Messages came, each the last of its lane."""
+        for lane, job in jobs:
+            queue = self._lanes.get(lane)
+            if queue is None:
+                queue = self._lanes[lane] = deque()
+                if lane not in self._taken:
+                    self._ready.append(lane)
+            queue.append(job)
+        return self._fill()
 
     def release(self, batch: Batch[Job]) -> Commands[Job]:
-        """The batch's thread is done with it, its commit is on the way: the slot is free, the lane is not."""
-        if batch not in self._running:
-            return []
-        self._running.remove(batch)
-        self.free += 1
+        """The batch's thread is done with it, its commit is on the way: the slot is free, the lanes are not."""
+        self._give_slot(batch)
         return self._fill()
 
-    def end(self, batch: Batch[Job]) -> Commands[Job]:
-        """The batch is over, whether it was running, paused or released; what it did not take up goes back."""
-        if batch in self._running:
-            self._running.remove(batch)
-            self.free += 1
-        elif batch in self._resuming:
+    def let_go(self, batch: Batch[Job]) -> Commands[Job]:
+        """What the batch has not begun may start in another."""
+        self._put_back(batch)
+        return self._fill()
+
+    def end(self, batch: Batch[Job], again: Iterable[tuple[str, Job]] = ()) -> Commands[Job]:
+        """The batch is over, whether it was running, paused or released; what it did not begin, and ``again``, are the
+        first of their lanes."""
+        self._give_slot(batch)
+        if batch in self._resuming:
             self._resuming.remove(batch)
-        self.put_back(batch)
-        if self._taken.pop(batch.lane, None) is not None and batch.lane in self._lanes:
-            self._ready.append(batch.lane)
+        batch.waiting.extendleft(reversed(list(again)))
+        batch.begun.clear()
+        self._put_back(batch)
+        for lane in batch.lanes:
+            self._free(lane)
+        batch.lanes.clear()
         return self._fill()
-
-    def put_back(self, batch: Batch[Job], *before: Job) -> None:
-        """``before``, and the jobs that the batch has not taken up, are the first of their lane again."""
-        batch.jobs.extendleft(reversed(before))
-        if batch.jobs:
-            self._lanes.setdefault(batch.lane, deque()).extendleft(reversed(batch.jobs))
-            batch.jobs.clear()
 
     def pause(self, batch: Batch[Job]) -> Commands[Job]:
-        """A running batch waits for something; its lane stays taken, its slot does not."""
-        self._running.remove(batch)
-        self.free += 1
-        return self._fill()
+        """A running batch waits for something; the lanes it has begun stay taken, its slot does not."""
+        self._give_slot(batch)
+        return self.let_go(batch)
 
     def resume(self, batch: Batch[Job]) -> Commands[Job]:
         """A paused batch could go on; it may when Resume comes."""
@@ -103,7 +116,7 @@ class Admission(Generic[Job]):
         return self._fill()
 
     def withdraw(self, jobs: Iterable[Job]) -> list[Job]:
-        """Forget those of the jobs that have not started; gives them. The others go on."""
+        """Forget those of the jobs that are in no batch; gives them. The others go on."""
         wanted, gone = set(jobs), []
         for lane in list(self._lanes):
             queue = self._lanes[lane]
@@ -119,6 +132,23 @@ class Admission(Generic[Job]):
                 self._ready.remove(lane)
         return gone
 
+    def _put_back(self, batch: Batch[Job]) -> None:
+        while batch.waiting:
+            lane, job = batch.waiting.pop()
+            self._lanes.setdefault(lane, deque()).appendleft(job)
+        for lane in [lane for lane in batch.lanes if lane not in batch.begun]:
+            del batch.lanes[lane]
+            self._free(lane)
+
+    def _free(self, lane: str) -> None:
+        if self._taken.pop(lane, None) is not None and lane in self._lanes:
+            self._ready.append(lane)
+
+    def _give_slot(self, batch: Batch[Job]) -> None:
+        if batch in self._running:
+            self._running.remove(batch)
+            self.free += 1
+
     def _fill(self) -> Commands[Job]:
         commands: Commands[Job] = []
         while self.free and (self._resuming or self._ready):
@@ -127,17 +157,21 @@ class Admission(Generic[Job]):
                 batch = self._resuming.popleft()
                 commands.append(Resume(batch))
             else:
-                batch = self._take(self._ready.popleft())
+                batch = self._take()
                 commands.append(Start(batch))
             self._running.add(batch)
         return commands
 
-    def _take(self, lane: str) -> Batch[Job]:
-        queue = self._lanes[lane]
-        if len(queue) <= MAX_BATCH:
-            del self._lanes[lane]
-        else:
-            self._lanes[lane] = queue
-            queue = deque(queue.popleft() for _ in range(MAX_BATCH))
-        batch = self._taken[lane] = Batch(lane, queue)
+    def _take(self) -> Batch[Job]:
+        """A batch of what is ready, with whole lanes as far as they fit."""
+        batch: Batch[Job] = Batch()
+        while self._ready and len(batch.waiting) < MAX_BATCH:
+            lane = self._ready.popleft()
+            queue = self._lanes[lane]
+            while queue and len(batch.waiting) < MAX_BATCH:
+                batch.waiting.append((lane, queue.popleft()))
+            if not queue:
+                del self._lanes[lane]
+            batch.lanes[lane] = None
+            self._taken[lane] = batch
         return batch

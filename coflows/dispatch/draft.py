@@ -1,4 +1,4 @@
-"""What the turns of one lane will commit together: gathered turn by turn, taken when it is to be written."""
+"""What the turns of one batch will commit together: gathered turn by turn, taken when it is to be written."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from coflows.dispatch.job import Job
+from coflows.dispatch.loader import Loaded
 from coflows.dispatch.records import Outgoing
 
 
 @dataclass(slots=True)
 class Content:
-    """One commit to be: its writes, deletes and conditions; the jobs that it ends, and what each of them sent."""
+    """One commit to be, of turns of one flow or many: its writes, deletes and conditions; the jobs that it ends, and what each of them sent."""
 
     writes: dict[str, bytes] = field(default_factory=dict)
     deletes: dict[str, None] = field(default_factory=dict)
     conditions: dict[str, int] = field(default_factory=dict)
     turns: list[tuple[Job, tuple[Outgoing, ...]]] = field(default_factory=list)
-    state: bytes | None = None
-    failed: bool = False
-    """Whether the flow in memory is to be built anew after it."""
+    loaded: dict[str, Loaded] = field(default_factory=dict)
+    """The flows whose turns went well, as they are in memory."""
 
     def add(
         self,
@@ -42,7 +42,7 @@ class Content:
 
 
 class Draft:
-    """The contents of one lane's commits, one after the other. Thread-safe: the thread that runs the turns adds,
+    """The contents of one batch's commits, one after the other. Thread-safe: the thread that runs the turns adds,
     another may write what is finished while a turn takes its time."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from coflows.dispatch.answers import refusal
 from coflows.dispatch.draft import Content, Draft
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
-from coflows.dispatch.records import PushCall, TurnRecord
+from coflows.dispatch.records import Outgoing, PushCall, TurnRecord
 from coflows.dispatch.turn import Turn
 from coflows.errors import (
     AccessDeniedError,
@@ -52,7 +52,7 @@ class Work:
     batch: Batch[Job]
     draft: Draft = field(default_factory=Draft)
     job: Job | None = None
-    loaded: Loaded | None = None
+    loaded: dict[str, Loaded] = field(default_factory=dict)
     elsewhere: bool = False
     go_on: threading.Event | None = None
     again: list[Job] = field(default_factory=list)
@@ -86,9 +86,9 @@ class Handler:
                 raise OutOfOrderError(
                     "The message came after later ones had been worked off.", hint="Send it again, as a new message."
                 )
-            loaded = work.loaded
-            if loaded is None or loaded.instance.version != instance.version:
-                loaded = work.loaded = self.loader.load(instance)
+            loaded = work.loaded.get(call.flow_id)
+            if loaded is None or loaded.parallel or loaded.instance.version != instance.version:
+                loaded = work.loaded[call.flow_id] = self.loader.load(instance)
         except StoreError:
             raise
         except CoflowsError as error:
@@ -216,8 +216,8 @@ class Handler:
     def _add(self, work: Work, turn: Turn, *, state: bytes | None = None, failed: bool = False) -> bool:
         """Put the turn's effects into the batch's draft: new state, the record of the turn and what it sent, on
         condition that nobody else has done so, and that this worker still holds the lease."""
-        job, loaded = work.job, work.loaded
-        assert job is not None and loaded is not None
+        job, loaded = work.job, work.loaded[turn.flow_id]
+        assert job is not None
         flow_id, message, lease = turn.flow_id, turn.message, job.source.lease
         done = done_key(flow_id, message.message_id)
         writes = {done: TurnRecord(tuple(turn.sent)).encode(), **turn.calls}
@@ -237,12 +237,15 @@ class Handler:
         with work.draft.lock:
             content = work.draft.content()
             content.add(job, turn.sent, writes, answered, conditions)
-            content.failed = content.failed or failed
+            if failed:
+                content.loaded.pop(flow_id, None)
+            else:
+                content.loaded[flow_id] = loaded
         work.job = None
         if failed:
             # The flow in memory may have changed before it raised; the next turn begins from what is committed.
             self.loader.forget(flow_id)
-            work.loaded = None
+            del work.loaded[flow_id]
         return not failed and not work.elsewhere
 
     # -- the commit --------------------------------------------------------------------------------------------
@@ -259,49 +262,58 @@ class Handler:
             return
         early = last and self._may_answer_early(content)
         if early:
-            job, sent = content.turns[0]
-            both = _Both(lambda error: self._runner.settle(job, again=error is not None))
-            self._runner.publish(sent, both)
+            answered = [self._answer(job, sent) for job, sent in content.turns]
 
         def written(outcome: int | StoreError) -> None:
             try:
                 if isinstance(outcome, StoreError):
                     self._refused(work, content, outcome)
                 elif early:
-                    both(None)
+                    for recorded in answered:
+                        recorded(None)
                 else:
-                    self._committed(work, content)
+                    self._committed(content)
             finally:
                 work.draft.wrote(refused=isinstance(outcome, StoreError))
                 if last:
                     self._runner.end(work)
 
-        self._cl.store.commit_async(written, content.writes, content.deletes, content.conditions)
+        # Alone, this thread writes best; with others, all together in the store's.
+        now = self._runner.idle or not last
+        self._cl.store.commit_async(written, content.writes, content.deletes, content.conditions, now=now)
         if not last:
             work.draft.wait()
 
     def _may_answer_early(self, content: Content) -> bool:
         """A turn without state that sent nothing but replies to sessions: the reply need not wait for the record."""
-        job, sent = content.turns[0]
-        return job.source.lease is None and all(one.answers is not None and one.session for one in sent)
+        return all(
+            job.source.lease is None and all(one.answers is not None and one.session for one in sent)
+            for job, sent in content.turns
+        )
 
-    def _committed(self, work: Work, content: Content) -> None:
-        if work.loaded is not None and not content.failed:
-            self.loader.keep(work.loaded)
+    def _answer(self, job: Job, sent: Sequence[Outgoing]) -> _Both:
+        both = _Both(lambda error: self._runner.settle(job, again=error is not None))
+        self._runner.publish(sent, both)
+        return both
+
+    def _committed(self, content: Content) -> None:
+        for loaded in content.loaded.values():
+            self.loader.keep(loaded)
         for job, sent in content.turns:
             self._runner.finish(job, sent)
 
     def _refused(self, work: Work, content: Content, error: StoreError) -> None:
-        flow_id = content.turns[0][0].payload.flow_id
-        self.loader.forget(flow_id)
-        work.loaded = None
-        lease = content.turns[0][0].source.lease
-        if not isinstance(error, ConflictError) or (lease is not None and lease.key in error.keys):
-            for job, _ in content.turns:
+        for flow_id in {job.payload.flow_id for job, _ in content.turns}:
+            self.loader.forget(flow_id)
+            work.loaded.pop(flow_id, None)
+        for job, _ in content.turns:
+            lease = job.source.lease
+            if not isinstance(error, ConflictError) or (lease is not None and lease.key in error.keys):
                 self._runner.give_up(job, error)
-            return
-        # One of them was worked off by somebody else, or the instance was deleted: each on its own tells.
-        self._lost(work, content)
+            else:
+                # One of them was worked off by somebody else, or its instance deleted: each on its own tells.
+                job.fresh = False
+                work.again.append(job)
 
     def _lost(self, work: Work, content: Content) -> None:
         for job, _ in content.turns:

@@ -119,7 +119,8 @@ class Intake:
         parcel = Parcel(delivery, len(payloads))
         for incoming, payload in zip(read_items, payloads, strict=True):
             if isinstance(payload, Call):
-                job = Job(parcel, incoming, payload, source, epoch)
+                lane = payload.flow_id if source.lease is not None else f"{incoming.message_id}.{incoming.sender}"
+                job = Job(parcel, incoming, payload, source, epoch, lane=lane)
                 first = self._open.setdefault(job.key, job)
                 if first is not job:
                     first.twins.append(parcel)

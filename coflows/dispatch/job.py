@@ -44,6 +44,7 @@ class Job:
     metadata: Entry | None = None
     fresh: bool = True
     """Whether ``done`` and ``metadata`` are to be relied on."""
+    lane: str = ""
     late: bool = False
     twin: bool = False
     """Whether the same message is being worked off already."""

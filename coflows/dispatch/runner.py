@@ -16,14 +16,13 @@ from typing import Any
 from coflows.broker.base import Delivery
 from coflows.client import Client
 from coflows.dispatch.admission import Admission, Batch, Commands, Resume
+from coflows.dispatch.crew import Crew
 from coflows.dispatch.flusher import Flusher
 from coflows.dispatch.handler import Handler, Work
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.records import Outgoing
 from coflows.errors import ConflictError, UnroutableError
-from coflows.model.messages import new_message_id
-from coflows.threads import ThreadPool
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +39,9 @@ class Runner:
         self._intake = Intake(cl.session, cl.store, self)
         self._admission: Admission[Job] = Admission(concurrency)
         self._lock = threading.Lock()
-        self._threads = ThreadPool(f"coflows-turn-{cl.user_id[:8]}")
+        self._crew = Crew(f"coflows-turn-{cl.user_id[:8]}")
         self._flusher = Flusher(f"coflows-flush-{cl.user_id[:8]}")
         self._works: dict[Batch[Job], Work] = {}
-        self._local = threading.local()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def deliver(self, delivery: Delivery, source: Source) -> None:
@@ -52,11 +50,11 @@ class Runner:
 
     def accept(self, jobs: Iterable[Job]) -> None:
         """Jobs that are next in their order."""
+        arriving = [(job.lane, job) for job in jobs]
+        if not arriving:
+            return
         with self._lock:
-            commands: Commands[Job] = []
-            for job in jobs:
-                lane = job.payload.flow_id if job.source.lease is not None else new_message_id()
-                commands += self._admission.arrive(job, lane)
+            commands = self._admission.arrive(arriving)
         self._obey(commands)
 
     def withdraw(self, jobs: Sequence[Job]) -> list[Job]:
@@ -80,6 +78,7 @@ class Runner:
     def close(self) -> None:
         """Stop the event loop of async flows, if one was needed."""
         self._flusher.close()
+        self._crew.close()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -95,10 +94,10 @@ class Runner:
         go_on = threading.Event()
         work.go_on = go_on
         with self._lock:
-            self._admission.put_back(work.batch)
             commands = self._admission.pause(work.batch)
         self._obey(commands)
         self._handler.write(work)
+        self._crew.step_aside()
         try:
             yield
         finally:
@@ -106,12 +105,12 @@ class Runner:
                 commands = self._admission.resume(work.batch)
             self._obey(commands)
             go_on.wait()
+            self._crew.step_in()
 
     def run_async(self, work: Work, awaitable: Awaitable[Any], then: Callable[[Future[Any]], None]) -> Future[Any]:
         """Let the event loop run ``awaitable`` and a thread do ``then``; meanwhile the batch takes no slot, only its
         lane."""
         with self._lock:
-            self._admission.put_back(work.batch)
             commands = self._admission.pause(work.batch)
         self._obey(commands)
 
@@ -129,9 +128,13 @@ class Runner:
         """The batch is over: its lane is free."""
         self._works.pop(work.batch, None)
         with self._lock:
-            self._admission.put_back(work.batch, *work.again)
-            commands = self._admission.end(work.batch)
+            commands = self._admission.end(work.batch, [(job.lane, job) for job in work.again])
         self._obey(commands)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing else waits to be run, as far as can be seen in passing."""
+        return self._admission.idle
 
     def finish(self, job: Job, sent: Sequence[Outgoing]) -> None:
         """Publish what was committed; once all of it is confirmed, acknowledge."""
@@ -176,48 +179,32 @@ class Runner:
                 if go_on is not None:
                     go_on.set()
                 continue
-            collected = getattr(self._local, "collected", None)
-            if collected is None:
-                self._begin(command.batch)
-            else:
-                collected.append(command.batch)
-
-    def _begin(self, batch: Batch[Job]) -> None:
-        self._threads.submit(lambda: self._thread(lambda: self._run(batch)))
+            self._crew.submit(partial(self._run, command.batch))
 
     def _schedule(self, task: Callable[[], None]) -> None:
-        self._threads.submit(lambda: self._thread(task))
-
-    def _thread(self, task: Callable[[], None]) -> None:
-        """Do the task, then what it let start: the first here, the rest in other threads. Spares changes of threads."""
-        following: Callable[[], None] | None = task
-        while following is not None:
-            collected: list[Batch[Job]] = []
-            self._local.collected = collected
-            following()
-            self._local.collected = None
-            following = partial(self._run, collected[0]) if collected else None
-            for batch in collected[1:]:
-                self._begin(batch)
+        self._crew.submit(task, first=True)
 
     def _run(self, batch: Batch[Job]) -> None:
         work = self._works[batch] = Work(batch)
-        collected, self._local.collected = self._local.collected, None
-        if len(batch.jobs) > 1:
-            self._flusher.watch(lambda: self._handler.write(work))
+        if len(batch.waiting) > 1:
+            self._flusher.watch(lambda: self._do_not_wait(work))
         until = time.monotonic() + BUDGET
         try:
-            while batch.jobs and self._handler.handle(work, batch.jobs.popleft()):
-                if time.monotonic() > until:
+            while (job := batch.next()) is not None:
+                if not self._handler.handle(work, job) or time.monotonic() > until:
                     break
-            else:
-                if work.elsewhere:
-                    return
         except Exception as error:
             self._fail(work, error)
-        finally:
-            self._local.collected = collected
-        self._complete(work)
+        if not work.elsewhere:
+            self._complete(work)
+
+    def _do_not_wait(self, work: Work) -> None:
+        """A batch takes its time: what it has not begun starts elsewhere, what it has finished is written."""
+        if work.batch in self._works:
+            with self._lock:
+                commands = self._admission.let_go(work.batch)
+            self._obey(commands)
+            self._handler.write(work)
 
     def _guarded(self, work: Work, then: Callable[[], None]) -> None:
         try:

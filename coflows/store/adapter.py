@@ -104,10 +104,12 @@ class AdapterStore(Store, ChangeFeed):
         writes: Mapping[str, bytes] | None = None,
         deletes: Iterable[str] = (),
         conditions: Mapping[str, int] | None = None,
+        *,
+        now: bool = False,
     ) -> None:
         commit = checked_commit(writes, deletes, conditions)
         self._check_open()
-        self._writer.commit_async(commit, done)
+        self._writer.commit_async(commit, done, now=now)
 
     def watch(self, prefix: str, callback: Callable[[frozenset[str]], None]) -> Watch:
         self._check_open()

@@ -84,10 +84,13 @@ class Store(ABC):
         writes: Mapping[str, bytes] | None = None,
         deletes: Iterable[str] = (),
         conditions: Mapping[str, int] | None = None,
+        *,
+        now: bool = False,
     ) -> None:
         """``commit`` that does not wait: ``done`` is called once with the version or the error, from this thread or one
-        of the store's. Raises what is wrong with the arguments. Commits of one thread are applied in the order of the
-        calls."""
+        of the store's. Raises what is wrong with the arguments. ``now``: in this thread if no other
+        commit is being written, which is quicker for one and slower for many. Commits of one thread are applied in the
+        order of the calls."""
 
     @abstractmethod
     def watch(self, prefix: str, callback: Callable[[frozenset[str]], None]) -> Watch:

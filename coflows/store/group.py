@@ -87,10 +87,10 @@ class GroupWriter:
         self._enqueue(pending)
         return pending.result()
 
-    def commit_async(self, commit: Commit, done: Callable[[int | StoreError], None]) -> None:
+    def commit_async(self, commit: Commit, done: Callable[[int | StoreError], None], *, now: bool) -> None:
         """``commit`` without waiting: ``done`` is called with the outcome, by this thread or the writer's."""
         pending = _Callback(commit, done)
-        if not self._queue and self._turn.acquire(blocking=False):
+        if now and not self._queue and self._turn.acquire(blocking=False):
             try:
                 self._check_open()
                 outcome = self._outcomes([commit])[0]
