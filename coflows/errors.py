@@ -29,6 +29,8 @@ CoflowsError
 |   `-- FlowCycleError            the tree contains itself
 |-- AccessDeniedError
 |-- RemoteFlowError               the flow that was called raised
+|-- PoisonMessageError            workers died over the message; it was given up
+|-- DeadLetterNotFoundError
 |-- OutOfOrderError               later messages of the same sender were worked off already
 |-- CallTimeoutError              no reply by the deadline (also a TimeoutError)
 `-- CallCancelledError            the caller cancelled the future
@@ -270,6 +272,20 @@ class CallTimeoutError(CoflowsError, TimeoutError):
 
     code = "call_timeout"
     exit_code = 10
+
+
+class PoisonMessageError(CoflowsError):
+    """The owner's workers died over a message again and again; it lies with his dead letters."""
+
+    code = "poison_message"
+    exit_code = 9
+
+
+class DeadLetterNotFoundError(CoflowsError):
+    """There is no such dead letter."""
+
+    code = "dead_letter_not_found"
+    exit_code = 7
 
 
 class OutOfOrderError(CoflowsError):

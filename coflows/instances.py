@@ -11,6 +11,7 @@ from coflows.model.address import InstanceAddress
 from coflows.model.layout import (
     METADATA,
     MountPath,
+    attempts_prefix,
     calls_prefix,
     done_prefix,
     metadata_key,
@@ -79,6 +80,7 @@ def instance_keys(store: Store, path: MountPath) -> list[str]:
         replies_prefix(flow_id),
         calls_prefix(flow_id),
         order_prefix(flow_id),
+        attempts_prefix(flow_id),
     )
     return [metadata_key(flow_id), *(key for prefix in prefixes for key in all_keys(store, prefix))]
 

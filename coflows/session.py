@@ -49,6 +49,7 @@ class Session:
         self, identity: Identity, broker: Broker, *, max_message_bytes: int, ttl: float, envelope_version: int = PARCEL
     ) -> None:
         self.id = new_message_id()
+        self.user_id = identity.user_id
         self._identity = identity
         self._broker = broker
         self._max_bytes = max_message_bytes

@@ -47,9 +47,7 @@ def run_process(options: ProcessOptions, ready: Callable[[Client], None]) -> Non
     if options.secrets is not None:
         secrets |= load_secrets_file(options.secrets)
     with ExitStack() as exit_stack:
-        cl = exit_stack.enter_context(
-            open_client(which_user(options.user), options.broker_url, options.store_url)
-        )
+        cl = exit_stack.enter_context(open_client(which_user(options.user), options.broker_url, options.store_url))
         handles: list[WorkerHandle] = []
         if options.dispatch_point is not None:
             handles.append(

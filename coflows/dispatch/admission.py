@@ -2,9 +2,9 @@
 
 A lane is what must not run twice at once: an instance, or (for parallel endpoints) a single message. What is ready is
 started together, as a batch over many lanes, so that its turns share one commit; the lanes stay taken until the batch
-has ended. When a turn takes its time, what the batch has not begun is let go, and starts in another. A batch that waits
-for something gives its slot to others and gets one back, before any new batch, when it goes on; so a chain of turns that
-wait for each other completes on one slot.
+has ended. When a turn takes its time, what the batch has not begun is let go, and starts in another. A batch that
+waits for something gives its slot to others and gets one back, before any new batch, when it goes on; so a chain of
+turns that wait for each other completes on one slot.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from coflows.dispatch.records import Outgoing
 
 @dataclass(slots=True)
 class Content:
-    """One commit to be, of turns of one flow or many: its writes, deletes and conditions; the jobs that it ends, and what each of them sent."""
+    """One commit to be, of turns of one flow or many: its writes, deletes and conditions; the jobs that it ends, and
+    what each of them sent."""
 
     writes: dict[str, bytes] = field(default_factory=dict)
     deletes: dict[str, None] = field(default_factory=dict)

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coflows.client import Client
 from coflows.codec.state import encode_state
 from coflows.codec.wire import encode
-from coflows.dispatch.admission import Batch
+from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
-from coflows.dispatch.draft import Content, Draft
+from coflows.dispatch.attempts import begin_again, pause_before
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
-from coflows.dispatch.records import Outgoing, PushCall, TurnRecord
+from coflows.dispatch.records import PushCall, TurnRecord
 from coflows.dispatch.turn import Turn
+from coflows.dispatch.work import Work
+from coflows.dispatch.writer import Writer
 from coflows.errors import (
     AccessDeniedError,
     CallCancelledError,
     CoflowsError,
-    ConflictError,
     InstanceNotFoundError,
     OutOfOrderError,
+    PoisonMessageError,
     StoreError,
 )
+from coflows.failpoints import Failpoints
 from coflows.instances import Instance
 from coflows.model.failure import Failure
-from coflows.model.layout import call_key, done_key, metadata_key, order_key, reply_key
+from coflows.model.layout import attempts_key, call_key, dead_key, done_key, metadata_key, order_key, reply_key
 from coflows.model.messages import FlowMessage, ReplyAddress
 from coflows.model.names import LOCAL
 from coflows.model.wire import Call
@@ -44,28 +47,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False, slots=True)
-class Work:
-    """A batch while it is worked off. ``job`` is the one whose turn it is; ``elsewhere``: it goes on on the event loop;
-    ``again``: what is to be begun again, in order."""
-
-    batch: Batch[Job]
-    draft: Draft = field(default_factory=Draft)
-    job: Job | None = None
-    loaded: dict[str, Loaded] = field(default_factory=dict)
-    elsewhere: bool = False
-    go_on: threading.Event | None = None
-    again: list[Job] = field(default_factory=list)
-
-
 class Handler:
     """Thread-safe; each batch is handled by one thread at a time, and so is each instance."""
 
-    def __init__(self, cl: Client, runner: Runner, base_paths: Sequence[Path], secrets: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        cl: Client,
+        runner: Runner,
+        base_paths: Sequence[Path],
+        secrets: Mapping[str, str],
+        failpoints: Failpoints,
+    ) -> None:
         self.loader = Loader(cl.store, base_paths)
         self._cl = cl
         self._runner = runner
         self._secrets = secrets
+        self._failpoints = failpoints
+        self._writer = Writer(cl.store, self.loader, runner, failpoints)
+
+    def write(self, work: Work, *, last: bool = False) -> None:
+        """See Writer."""
+        self._writer.write(work, last=last)
 
     def handle(self, work: Work, job: Job) -> bool:
         """Work one message off; False when the batch is not to go on with the next one. What it raises is the runtime's
@@ -103,6 +105,8 @@ class Handler:
             private_keys=loaded.private_keys,
             pause=lambda: self._runner.pause(work),
         )
+        if job.again and not self._begin_again(work, job, turn):
+            return False
         if call.failure is not None:
             turn.fail(Failure.from_dict(call.failure))
             return self._add(work, turn, failed=True)
@@ -161,12 +165,47 @@ class Handler:
         sent = () if reply_to is None else (refusal(self._cl.session, reply_to, Failure.of(error)),)
         self._runner.finish(job, sent)
 
+    # -- once more ---------------------------------------------------------------------------------------------
+
+    def _begin_again(self, work: Work, job: Job, turn: Turn) -> bool:
+        """Whether to try once more; else the message was given up. Others of its batch do not share its fate."""
+        self._runner.alone(work)
+        lease = job.source.lease
+        held = None if lease is None or job.epoch is None else (lease.key, job.epoch)
+        attempt = begin_again(self._cl.store, turn.flow_id, turn.message.message_id, held)
+        limit = self._cl.settings.max_attempts
+        if attempt > limit:
+            reason = f"It was begun {limit} times, and each time its worker ended before the turn did."
+            self._give_to_dead(work, job, turn, reason)
+            return False
+        if (seconds := pause_before(attempt)) > 0:
+            logger.warning("Attempt %d at message %s, in %.1f s.", attempt, turn.message.message_id, seconds)
+            with self._runner.pause(work):
+                time.sleep(seconds)
+        return True
+
+    def _give_to_dead(self, work: Work, job: Job, turn: Turn, reason: str) -> None:
+        logger.error("Message %s goes to the dead letters: %s", turn.message.message_id, reason)
+        address = turn.address
+        letter = OpenedLetter(
+            dispatch_point=address.dispatch_point,
+            partition=address.partition,
+            sender=job.incoming.sender,
+            message_id=turn.message.message_id,
+            flow_id=turn.flow_id,
+            reason=reason,
+            payload=job.incoming.data,
+        )
+        turn.fail(Failure.of(PoisonMessageError(reason, hint="The owner finds it with `coflows dlq list`.")))
+        self._add(work, turn, failed=True, letter=letter)
+
     # -- the turn ----------------------------------------------------------------------------------------------
 
     def _run(self, work: Work, turn: Turn, loaded: Loaded) -> bool:
         job = work.job
         assert job is not None
         loaded.flow.bind(turn)
+        self._failpoints.reach("mid_turn")
         job.on_cancel = turn.cancel
         try:
             outcome = loaded.flow.run(turn.message)
@@ -213,7 +252,15 @@ class Handler:
         turn.fail(Failure.of(error, raised=not isinstance(error, CallCancelledError)))
         return self._add(work, turn, failed=True)
 
-    def _add(self, work: Work, turn: Turn, *, state: bytes | None = None, failed: bool = False) -> bool:
+    def _add(
+        self,
+        work: Work,
+        turn: Turn,
+        *,
+        state: bytes | None = None,
+        failed: bool = False,
+        letter: OpenedLetter | None = None,
+    ) -> bool:
         """Put the turn's effects into the batch's draft: new state, the record of the turn and what it sent, on
         condition that nobody else has done so, and that this worker still holds the lease."""
         job, loaded = work.job, work.loaded[turn.flow_id]
@@ -233,10 +280,16 @@ class Handler:
             place = job.incoming.place
             if place is not None:
                 writes[order_key(flow_id, place.stream)] = encode({"passed": place.number, "at": message.created_at})
-        answered = () if message.input_message_id is None else (call_key(flow_id, message.input_message_id),)
+        deletes = [] if message.input_message_id is None else [call_key(flow_id, message.input_message_id)]
+        if job.again:
+            deletes.append(attempts_key(flow_id, message.message_id))
+        if letter is not None:
+            writes[dead_key(letter.id)] = letter.encode()
+        elif job.letter is not None:
+            deletes.append(dead_key(job.letter))
         with work.draft.lock:
             content = work.draft.content()
-            content.add(job, turn.sent, writes, answered, conditions)
+            content.add(job, turn.sent, writes, deletes, conditions)
             if failed:
                 content.loaded.pop(flow_id, None)
             else:
@@ -247,96 +300,6 @@ class Handler:
             self.loader.forget(flow_id)
             del work.loaded[flow_id]
         return not failed and not work.elsewhere
-
-    # -- the commit --------------------------------------------------------------------------------------------
-
-    def write(self, work: Work, *, last: bool = False) -> None:
-        """Commit what the batch has finished, and go on when that is decided; ``last``: do not wait, and let the lane
-        go then."""
-        content = work.draft.take()
-        if content is None or work.draft.broken:
-            if content is not None:
-                self._lost(work, content)
-            if last:
-                self._runner.end(work)
-            return
-        early = last and self._may_answer_early(content)
-        if early:
-            answered = [self._answer(job, sent) for job, sent in content.turns]
-
-        def written(outcome: int | StoreError) -> None:
-            try:
-                if isinstance(outcome, StoreError):
-                    self._refused(work, content, outcome)
-                elif early:
-                    for recorded in answered:
-                        recorded(None)
-                else:
-                    self._committed(content)
-            finally:
-                work.draft.wrote(refused=isinstance(outcome, StoreError))
-                if last:
-                    self._runner.end(work)
-
-        # Alone, this thread writes best; with others, all together in the store's.
-        now = self._runner.idle or not last
-        self._cl.store.commit_async(written, content.writes, content.deletes, content.conditions, now=now)
-        if not last:
-            work.draft.wait()
-
-    def _may_answer_early(self, content: Content) -> bool:
-        """A turn without state that sent nothing but replies to sessions: the reply need not wait for the record."""
-        return all(
-            job.source.lease is None and all(one.answers is not None and one.session for one in sent)
-            for job, sent in content.turns
-        )
-
-    def _answer(self, job: Job, sent: Sequence[Outgoing]) -> _Both:
-        both = _Both(lambda error: self._runner.settle(job, again=error is not None))
-        self._runner.publish(sent, both)
-        return both
-
-    def _committed(self, content: Content) -> None:
-        for loaded in content.loaded.values():
-            self.loader.keep(loaded)
-        for job, sent in content.turns:
-            self._runner.finish(job, sent)
-
-    def _refused(self, work: Work, content: Content, error: StoreError) -> None:
-        for flow_id in {job.payload.flow_id for job, _ in content.turns}:
-            self.loader.forget(flow_id)
-            work.loaded.pop(flow_id, None)
-        for job, _ in content.turns:
-            lease = job.source.lease
-            if not isinstance(error, ConflictError) or (lease is not None and lease.key in error.keys):
-                self._runner.give_up(job, error)
-            else:
-                # One of them was worked off by somebody else, or its instance deleted: each on its own tells.
-                job.fresh = False
-                work.again.append(job)
-
-    def _lost(self, work: Work, content: Content) -> None:
-        for job, _ in content.turns:
-            job.fresh = False
-            work.again.append(job)
-
-
-class _Both:
-    """Calls ``then`` when it was called twice, with the first error."""
-
-    def __init__(self, then: Any) -> None:
-        self._then = then
-        self._lock = threading.Lock()
-        self._calls = 0
-        self._error: BaseException | None = None
-
-    def __call__(self, error: BaseException | None) -> None:
-        with self._lock:
-            self._calls += 1
-            self._error = self._error or error
-            last = self._calls == 2
-        if last:
-            self._then(self._error)
 
 
 def _reply_address(job: Job, call: Call) -> ReplyAddress | None:

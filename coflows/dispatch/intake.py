@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from coflows.broker.base import Delivery
+from coflows.codec.wire import decode
+from coflows.dead_letters import read_opened
 from coflows.dispatch.answers import recorded
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.sequencing import Sequencer
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, StoreError
-from coflows.model.layout import done_key, metadata_key, order_key
-from coflows.model.wire import Call, Cancel, DispatchPayload, Recall, Wake, read_payload
+from coflows.model.layout import dead_key, done_key, metadata_key, order_key
+from coflows.model.wire import Call, Cancel, DispatchPayload, Recall, Replay, read_payload
 from coflows.parcel import Parcel
 from coflows.session import Incoming, Session
 from coflows.store.base import Store
@@ -36,7 +38,7 @@ class Intake:
         self._session = session
         self._store = store
         self._runner = runner
-        self._payloads: TypeAdapter[Call | Recall | Cancel | Wake] = TypeAdapter(DispatchPayload)
+        self._payloads: TypeAdapter[Call | Recall | Cancel | Replay] = TypeAdapter(DispatchPayload)
         self._waiting: deque[tuple[Delivery, Source]] = deque()
         self._scheduled = False
         self._lock = threading.Lock()
@@ -118,9 +120,19 @@ class Intake:
             return
         parcel = Parcel(delivery, len(payloads))
         for incoming, payload in zip(read_items, payloads, strict=True):
+            replayed = None
+            if isinstance(payload, Replay):
+                replayed = payload.letter
+                letter = self._letter(incoming, payload)
+                if letter is None:
+                    parcel.settle()
+                    continue
+                incoming, payload = letter
             if isinstance(payload, Call):
                 lane = payload.flow_id if source.lease is not None else f"{incoming.message_id}.{incoming.sender}"
-                job = Job(parcel, incoming, payload, source, epoch, lane=lane)
+                job = Job(
+                    parcel, incoming, payload, source, epoch, lane=lane, again=delivery.redelivered, letter=replayed
+                )
                 first = self._open.setdefault(job.key, job)
                 if first is not job:
                     first.twins.append(parcel)
@@ -134,10 +146,20 @@ class Intake:
                 self._aside(incoming, payload)
                 parcel.settle()
 
-    def _aside(self, incoming: Incoming, payload: Recall | Cancel | Wake) -> None:
+    def _letter(self, replay: Incoming, payload: Replay) -> tuple[Incoming, Call] | None:
+        """The message of a dead letter, as it came first; only its owner may have it replayed."""
+        entry = self._store.get(dead_key(payload.letter)) if replay.sender == self._session.user_id else None
+        opened = None if entry is None else read_opened(entry.value)
+        if opened is None:
+            logger.info("Dead letter %s is not there (any more); it is not replayed.", payload.letter)
+            return None
+        value = decode(opened.payload, max_bytes=len(opened.payload))
+        call = read_payload(self._payloads, value)
+        assert isinstance(call, Call)
+        return Incoming(opened.sender, opened.message_id, value, opened.payload), call
+
+    def _aside(self, incoming: Incoming, payload: Recall | Cancel) -> None:
         """What is about a message, and no message itself."""
-        if isinstance(payload, Wake):
-            return
         job = self._open.get((incoming.sender, payload.flow_id, payload.message_id))
         if isinstance(payload, Recall):
             answer = recorded(self._session, self._store, payload, incoming.sender, unknown=job is None)

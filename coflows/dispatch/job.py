@@ -45,6 +45,8 @@ class Job:
     fresh: bool = True
     """Whether ``done`` and ``metadata`` are to be relied on."""
     lane: str = ""
+    again: bool = False
+    """Whether it was delivered before: its worker may have died over it."""
     late: bool = False
     twin: bool = False
     """Whether the same message is being worked off already."""
@@ -52,7 +54,8 @@ class Job:
     """Where the same message came again meanwhile."""
     cancelled: bool = False
     on_cancel: Callable[[], None] | None = None
-    failures: int = 0
+    letter: str | None = None
+    """The dead letter that it is, replayed."""
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -18,11 +18,13 @@ from coflows.client import Client
 from coflows.dispatch.admission import Admission, Batch, Commands, Resume
 from coflows.dispatch.crew import Crew
 from coflows.dispatch.flusher import Flusher
-from coflows.dispatch.handler import Handler, Work
+from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.records import Outgoing
+from coflows.dispatch.work import Work
 from coflows.errors import ConflictError, UnroutableError
+from coflows.failpoints import Failpoints
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,8 @@ class Runner:
 
     def __init__(self, cl: Client, *, concurrency: int, base_paths: Sequence[Path], secrets: Mapping[str, str]) -> None:
         self._session = cl.session
-        self._handler = Handler(cl, self, base_paths, secrets)
+        self._failpoints = Failpoints(cl.settings.failpoints)
+        self._handler = Handler(cl, self, base_paths, secrets, self._failpoints)
         self._intake = Intake(cl.session, cl.store, self)
         self._admission: Admission[Job] = Admission(concurrency)
         self._lock = threading.Lock()
@@ -106,6 +109,13 @@ class Runner:
             self._obey(commands)
             go_on.wait()
             self._crew.step_in()
+
+    def alone(self, work: Work) -> None:
+        """What the batch has not begun starts elsewhere, what it has finished is written now."""
+        with self._lock:
+            commands = self._admission.let_go(work.batch)
+        self._obey(commands)
+        self._handler.write(work)
 
     def run_async(self, work: Work, awaitable: Awaitable[Any], then: Callable[[Future[Any]], None]) -> Future[Any]:
         """Let the event loop run ``awaitable`` and a thread do ``then``; meanwhile the batch takes no slot, only its
@@ -201,10 +211,7 @@ class Runner:
     def _do_not_wait(self, work: Work) -> None:
         """A batch takes its time: what it has not begun starts elsewhere, what it has finished is written."""
         if work.batch in self._works:
-            with self._lock:
-                commands = self._admission.let_go(work.batch)
-            self._obey(commands)
-            self._handler.write(work)
+            self.alone(work)
 
     def _guarded(self, work: Work, then: Callable[[], None]) -> None:
         try:
@@ -225,6 +232,7 @@ class Runner:
             self.give_up(work.job, error)
 
     def _settle(self, job: Job, error: BaseException | None) -> None:
+        self._failpoints.reach("after_publish")
         if error is not None:
             logger.warning("A reply was not confirmed; message %s goes back: %s", job.incoming.message_id, error)
         self.settle(job, again=error is not None)

@@ -64,6 +64,11 @@ class Turn:
         return self._instance.address.flow_id
 
     @property
+    def address(self) -> InstanceAddress:
+        """Where the instance gets its messages."""
+        return self._instance.address
+
+    @property
     def endpoint(self) -> str:
         """The endpoint it is an instance of."""
         return self._instance.path.endpoint

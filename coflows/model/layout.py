@@ -11,6 +11,8 @@ done:{flow_id}:{message_id}          a turn that was committed, with all that it
 replies:{flow_id}:{message_id}       the turn that answered a message, where that was a later one
 order:{flow_id}:{stream}             up to which number the messages of a sender's stream were worked off
 calls:{flow_id}:{message_id}         a push call in flight: who may answer, and who waits for the outcome
+attempts:{flow_id}:{message_id}      how often a message was begun, once it was delivered again
+dead:{letter}                        a message that was given up
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
 """
 
@@ -23,6 +25,7 @@ FLOWS = "flows:"
 METADATA = "instance_metadata:"
 FETCHED = "fetched:"
 DONE = "done:"
+DEAD = "dead:"
 
 
 class MountPath(NamedTuple):
@@ -128,6 +131,21 @@ def calls_prefix(flow_id: str) -> str:
 def call_key(flow_id: str, message_id: str) -> str:
     """A push call in flight."""
     return f"calls:{flow_id}:{message_id}"
+
+
+def attempts_prefix(flow_id: str) -> str:
+    """What the attempts at an instance's messages begin with."""
+    return f"attempts:{flow_id}:"
+
+
+def attempts_key(flow_id: str, message_id: str) -> str:
+    """How often a message was begun."""
+    return f"attempts:{flow_id}:{message_id}"
+
+
+def dead_key(letter: str) -> str:
+    """A dead letter."""
+    return f"{DEAD}{letter}"
 
 
 def released_key(user_id: str, request_id: str) -> str:

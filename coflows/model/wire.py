@@ -88,11 +88,11 @@ class Cancel(FlatPayload):
     message_id: Token
 
 
-class Wake(FlatPayload):
-    """From a user's worker to whichever of them has the partition: look at what is parked there."""
+class Replay(FlatPayload):
+    """From a user to his own worker: work a dead letter of the store off."""
 
-    kind: Literal["wake"] = "wake"
-    partition: int | None = None
+    kind: Literal["replay"] = "replay"
+    letter: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class Reply(FlatPayload):
@@ -147,7 +147,7 @@ class Release(Payload):
     withdrawn: Token | None = None
 
 
-DispatchPayload = Annotated[Call | Recall | Cancel | Wake, Field(discriminator="kind")]
+DispatchPayload = Annotated[Call | Recall | Cancel | Replay, Field(discriminator="kind")]
 DoorPayload = Annotated[Fetch | Release, Field(discriminator="kind")]
 
 

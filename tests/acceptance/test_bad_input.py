@@ -59,9 +59,7 @@ def refused(kind: type[CoflowsError], code: str, *texts: str) -> Callable[[Calla
 
 @pytest.mark.parametrize("name", ["a:b", "..", "a..b", "a\nb", "", "a\x00b", "x" * 65, "a/b", "*"])
 def test_endpoint_names(cl: Client, name: str) -> None:
-    refused(NameInvalidError, "name_invalid", "Endpoint name")(
-        lambda: serve_flow(cl, "EchoFlowModule.EchoFlow", name)
-    )
+    refused(NameInvalidError, "name_invalid", "Endpoint name")(lambda: serve_flow(cl, "EchoFlowModule.EchoFlow", name))
     refused(NameInvalidError, "name_invalid", "Endpoint name")(lambda: get_flow_instance(cl, name))
     assert cl.read_keys("flows:") == []
 
@@ -72,9 +70,7 @@ def test_malformed_user_ids(cl: Client, user_id: str) -> None:
 
 
 def test_a_user_id_that_is_no_key(cl: Client) -> None:
-    refused(NameInvalidError, "name_invalid", "no public key")(
-        lambda: get_flow_instance(cl, "echo", user_id="a" * 52)
-    )
+    refused(NameInvalidError, "name_invalid", "no public key")(lambda: get_flow_instance(cl, "echo", user_id="a" * 52))
 
 
 def test_an_unknown_user(users: Users, broker_url: str) -> None:
@@ -172,9 +168,7 @@ def test_a_queue_that_was_declared_otherwise(users: Users, amqp_url: str) -> Non
 @pytest.mark.postgres
 def test_a_wrong_password_of_postgres(postgres_url: str) -> None:
     url = postgres_url.replace("@", "wrong@")
-    refused(StoreUnavailableError, "store_unavailable", "'coflows'", "password")(
-        lambda: open_store(url, namespace="x")
-    )
+    refused(StoreUnavailableError, "store_unavailable", "'coflows'", "password")(lambda: open_store(url, namespace="x"))
 
 
 def test_urls_that_nobody_knows() -> None:

@@ -132,9 +132,7 @@ def test_push_replies_of_two_conversations_do_not_mix(two: list[Client]) -> None
     run_dispatch_worker_thread(owner)
     serve_flow(owner, "tests.flow_classes.End", "end")
     flow = serve(owner, client, "Pushing")
-    futures = {
-        number: flow.get_reply_future(flow.package_input_message({"id": number})) for number in range(20)
-    }
+    futures = {number: flow.get_reply_future(flow.package_input_message({"id": number})) for number in range(20)}
     for number, future in futures.items():
         assert future.get_data(TIMEOUT) == {"depth": 0, "id": number}
     assert owner.read_keys("calls:") == []

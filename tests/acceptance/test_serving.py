@@ -183,9 +183,7 @@ def test_users_who_need_each_others_flows(users: Users, broker_url: str) -> None
     serve_flow(b, f"{CLASSES}.Chain", "middle")
     serve_flow(a, f"{CLASSES}.Chain", "top")
     overrides = {
-        "subflows_config": {
-            "next": at(b, flow_endpoint="middle", subflows_config={"next": at(a, flow_endpoint="end")})
-        }
+        "subflows_config": {"next": at(b, flow_endpoint="middle", subflows_config={"next": at(a, flow_endpoint="end")})}
     }
     assert get_flow_instance(a, "top", config_overrides=overrides).ask({}, TIMEOUT) == {"depth": 2}
 

@@ -1,4 +1,4 @@
-"""Admission: order within a lane, exclusion, concurrency, and no turn is forgotten."""
+"""Admission: order within a lane, exclusion, concurrency, and no job is forgotten."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from coflows.dispatch.admission import Admission, Resume, Start
+from coflows.dispatch.admission import MAX_BATCH, Admission, Batch, Resume, Start
 
 CONCURRENCY = 2
 
@@ -18,78 +18,111 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.admission: Admission[int] = Admission(CONCURRENCY)
         self.lanes: dict[str, list[int]] = {}
-        self.running: set[int] = set()
-        self.paused: set[int] = set()
-        self.resuming: list[int] = []
+        self.lane_of: dict[int, str] = {}
+        self.running: list[Batch[int]] = []
+        self.paused: list[Batch[int]] = []
+        self.resuming: list[Batch[int]] = []
+        self.released: list[Batch[int]] = []
+        self.begun: dict[int, list[int]] = {}
         self.count = 0
+
+    @property
+    def batches(self) -> list[Batch[int]]:
+        return [*self.running, *self.paused, *self.resuming, *self.released]
 
     def obey(self, commands: list[Start[int] | Resume[int]]) -> None:
         for command in commands:
-            job = command.job
+            batch = command.batch
             if isinstance(command, Resume):
-                assert self.resuming[0] == job, "who waits longest goes on first"
-                self.resuming.pop(0)
+                assert self.resuming.pop(0) is batch, "who waits longest goes on first"
             else:
                 assert not self.resuming, "nothing starts while something could go on"
-                assert any(lane and lane[0] == job for lane in self.lanes.values()), "only the first of a lane starts"
-            assert job not in self.running and job not in self.paused
-            self.running.add(job)
+                assert 0 < len(batch.waiting) <= MAX_BATCH
+                for other in self.batches:
+                    assert not set(other.lanes) & set(batch.lanes), "no lane is in two batches"
+                self.begun[id(batch)] = []
+            self.running.append(batch)
 
-    @rule(lane=st.sampled_from("abc"))
-    def arrive(self, lane: str) -> None:
-        self.count += 1
-        self.lanes.setdefault(lane, []).append(self.count)
-        self.obey(self.admission.arrive(self.count, lane))
+    @rule(lanes=st.lists(st.sampled_from("abcd"), max_size=5))
+    def arrive(self, lanes: list[str]) -> None:
+        jobs = []
+        for lane in lanes:
+            self.count += 1
+            self.lanes.setdefault(lane, []).append(self.count)
+            self.lane_of[self.count] = lane
+            jobs.append((lane, self.count))
+        self.obey(self.admission.arrive(jobs))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def end(self, data: st.DataObject) -> None:
-        self.finish(data.draw(st.sampled_from(sorted(self.running))))
+    def begin(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.running))
+        job = batch.next()
+        if job is not None:
+            lane = self.lanes[self.lane_of[job]]
+            before = [one for one in self.begun[id(batch)] if self.lane_of[one] == self.lane_of[job]]
+            assert [*before, job] == lane[: len(before) + 1], "in order, and nothing is left out"
+            self.begun[id(batch)].append(job)
 
-    @precondition(lambda self: self.paused)
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data(), fails=st.booleans())
+    def end(self, data: st.DataObject, fails: bool) -> None:
+        batch = data.draw(st.sampled_from(self.batches))
+        for place in (self.running, self.paused, self.resuming, self.released):
+            if batch in place:
+                place.remove(batch)
+        begun = self.begun.pop(id(batch))
+        again = [(self.lane_of[job], job) for job in begun] if fails else []
+        if not fails:
+            for job in begun:
+                self.lanes[self.lane_of[job]].remove(job)
+        self.obey(self.admission.end(batch, again))
+
+    @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def end_while_paused(self, data: st.DataObject) -> None:
-        self.finish(data.draw(st.sampled_from(sorted(self.paused))))
+    def release(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.running))
+        self.running.remove(batch)
+        self.released.append(batch)
+        self.obey(self.admission.release(batch))
 
-    def finish(self, job: int) -> None:
-        self.running.discard(job)
-        self.paused.discard(job)
-        for lane in self.lanes.values():
-            if lane and lane[0] == job:
-                lane.pop(0)
-        self.obey(self.admission.end(job))
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def let_go(self, data: st.DataObject) -> None:
+        self.obey(self.admission.let_go(data.draw(st.sampled_from(self.batches))))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def pause(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(sorted(self.running)))
-        self.running.remove(job)
-        self.paused.add(job)
-        self.obey(self.admission.pause(job))
+        batch = data.draw(st.sampled_from(self.running))
+        self.running.remove(batch)
+        self.paused.append(batch)
+        self.obey(self.admission.pause(batch))
 
     @precondition(lambda self: self.paused)
     @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(sorted(self.paused)))
-        self.paused.remove(job)
-        self.resuming.append(job)
-        self.obey(self.admission.resume(job))
+        batch = data.draw(st.sampled_from(self.paused))
+        self.paused.remove(batch)
+        self.resuming.append(batch)
+        self.obey(self.admission.resume(batch))
 
-    @rule(lane=st.sampled_from("abc"))
+    @rule(lane=st.sampled_from("abcd"))
     def withdraw(self, lane: str) -> None:
         jobs = self.lanes.get(lane, [])
-        started = self.running | self.paused | set(self.resuming)
-        expected = [job for job in jobs if job not in started]
+        held = {job for batch in self.batches for _, job in batch.waiting}
+        held |= {job for begun in self.begun.values() for job in begun}
+        expected = [job for job in jobs if job not in held]
         assert self.admission.withdraw(list(jobs)) == expected
-        self.lanes[lane] = [job for job in jobs if job in started]
+        self.lanes[lane] = [job for job in jobs if job in held]
 
     @invariant()
     def no_slot_is_idle_while_work_waits(self) -> None:
         assert len(self.running) + self.admission.free == CONCURRENCY
-        started = self.running | self.paused | set(self.resuming)
-        waiting = [lane for lane in self.lanes.values() if lane and lane[0] not in started]
+        taken = {lane for batch in self.batches for lane in batch.lanes}
+        waiting = [name for name, jobs in self.lanes.items() if jobs and name not in taken]
         assert not (self.admission.free and (waiting or self.resuming))
 
 
 TestAdmission = Machine.TestCase
-TestAdmission.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAdmission.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coflows.errors import EnvelopeError
 from coflows.identity.keys import Identity, verify
-from coflows.identity.sealing import open_envelope, seal
+from coflows.identity.sealing import MAX_ITEMS, Item, _sealed, open_envelope, seal, seal_items
 
 ALICE, BOB, EVE = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 MESSAGE_ID = "00112233445566778899aabbccddeeff"
@@ -91,3 +91,43 @@ def test_an_identity_keeps_its_secret() -> None:
     assert ALICE.seed.hex() not in repr(ALICE)
     with pytest.raises(TypeError):
         pickle.dumps(ALICE)
+
+
+ITEMS = (Item(MESSAGE_ID, b"one"), Item("ab" * 16, b"two", "cd" * 8, 7))
+
+
+def test_a_parcel_opens_to_what_was_put_in() -> None:
+    opened = open_envelope(BOB, seal_items(ALICE, BOB.user_id, 2_000_000_000, ITEMS), 0.0, LIMIT)
+    assert (opened.sender, opened.expiry, opened.items) == (ALICE.user_id, 2_000_000_000, ITEMS)
+
+
+def test_every_flipped_byte_and_every_truncation_of_a_parcel_is_refused() -> None:
+    sealed = seal_items(ALICE, BOB.user_id, 2_000_000_000, ITEMS, nonce=bytes(24))
+    for index in range(len(sealed)):
+        changed = bytearray(sealed)
+        changed[index] ^= 0x40
+        for data in (bytes(changed), sealed[:index]):
+            with pytest.raises(EnvelopeError):
+                open_envelope(BOB, data, 0.0, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [[b"short", b"x", None, 0]],
+        [[bytes(16), "text", None, 0]],
+        [[bytes(16), b"x", bytes(7), 1]],
+        [[bytes(16), b"x", bytes(8), 0]],
+        [[bytes(16), b"x", bytes(8), True]],
+        [[bytes(16), b"x", bytes(8), 2**63]],
+        [[bytes(16), b"x"]],
+        {"a": 1},
+        [[bytes(16), b"x", None, 0]] * (MAX_ITEMS + 1),
+    ],
+)
+def test_a_malformed_parcel_of_a_proven_sender_is_refused(rows: object) -> None:
+    header = [2, ALICE.public_key, BOB.public_key, 2_000_000_000]
+    sealed = _sealed(ALICE, BOB.user_id, header, msgpack.packb(rows), None)
+    with pytest.raises(EnvelopeError):
+        open_envelope(BOB, sealed, 0.0, 2**20)

@@ -1,0 +1,119 @@
+"""Commits what the turns of a batch have done, and sees to what follows: replies, acknowledgements, another try."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from coflows.dispatch.draft import Content
+from coflows.dispatch.job import Job
+from coflows.dispatch.loader import Loader
+from coflows.dispatch.records import Outgoing
+from coflows.dispatch.work import Work
+from coflows.errors import ConflictError, StoreError
+from coflows.failpoints import Failpoints
+from coflows.store.base import Store
+
+if TYPE_CHECKING:
+    from coflows.dispatch.runner import Runner
+
+
+class Writer:
+    """Thread-safe; the commits of one batch follow each other."""
+
+    def __init__(self, store: Store, loader: Loader, runner: Runner, failpoints: Failpoints) -> None:
+        self._store = store
+        self._loader = loader
+        self._runner = runner
+        self._failpoints = failpoints
+
+    def write(self, work: Work, *, last: bool = False) -> None:
+        """Commit what the batch has finished, and go on when that is decided; ``last``: do not wait, and let the lane
+        go then."""
+        content = work.draft.take()
+        if content is None or work.draft.broken:
+            if content is not None:
+                self._lost(work, content)
+            if last:
+                self._runner.end(work)
+            return
+        early = last and self._may_answer_early(content)
+        if early:
+            answered = [self._answer(job, sent) for job, sent in content.turns]
+
+        def written(outcome: int | StoreError) -> None:
+            try:
+                if isinstance(outcome, StoreError):
+                    self._refused(work, content, outcome)
+                elif early:
+                    for recorded in answered:
+                        recorded(None)
+                else:
+                    self._committed(content)
+            finally:
+                work.draft.wrote(refused=isinstance(outcome, StoreError))
+                if last:
+                    self._runner.end(work)
+
+        self._failpoints.reach("before_commit")
+        # Alone, this thread writes best; with others, all together in the store's.
+        now = self._runner.idle or not last
+        self._store.commit_async(written, content.writes, content.deletes, content.conditions, now=now)
+        if not last:
+            work.draft.wait()
+
+    def _may_answer_early(self, content: Content) -> bool:
+        """A turn without state that sent nothing but replies to sessions: the reply need not wait for the record."""
+        return all(
+            job.source.lease is None and all(one.answers is not None and one.session for one in sent)
+            for job, sent in content.turns
+        )
+
+    def _answer(self, job: Job, sent: Sequence[Outgoing]) -> _Both:
+        both = _Both(lambda error: self._runner.settle(job, again=error is not None))
+        self._runner.publish(sent, both)
+        return both
+
+    def _committed(self, content: Content) -> None:
+        self._failpoints.reach("after_commit")
+        for loaded in content.loaded.values():
+            self._loader.keep(loaded)
+        for job, sent in content.turns:
+            self._runner.finish(job, sent)
+
+    def _refused(self, work: Work, content: Content, error: StoreError) -> None:
+        for flow_id in {job.payload.flow_id for job, _ in content.turns}:
+            self._loader.forget(flow_id)
+            work.loaded.pop(flow_id, None)
+        for job, _ in content.turns:
+            lease = job.source.lease
+            if not isinstance(error, ConflictError) or (lease is not None and lease.key in error.keys):
+                self._runner.give_up(job, error)
+            else:
+                # One of them was worked off by somebody else, or its instance deleted: each on its own tells.
+                job.fresh = False
+                work.again.append(job)
+
+    def _lost(self, work: Work, content: Content) -> None:
+        for job, _ in content.turns:
+            job.fresh = False
+            work.again.append(job)
+
+
+class _Both:
+    """Calls ``then`` when it was called twice, with the first error."""
+
+    def __init__(self, then: Callable[[BaseException | None], None]) -> None:
+        self._then = then
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._error: BaseException | None = None
+
+    def __call__(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._calls += 1
+            self._error = self._error or error
+            last = self._calls == 2
+        if last:
+            self._then(self._error)

@@ -1,0 +1,92 @@
+"""Lines: an idle line sends at once, a busy one gathers, in order, and every message learns what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from coflows.identity.sealing import MAX_ITEMS, Item
+from coflows.lines import MAX_BYTES, Lines
+
+
+class Broker:
+    """Confirms when told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, list[Item], Future[None]]] = []
+
+    def publish(self, queue: str, recipient: str, items: Sequence[Item]) -> Future[None]:
+        future: Future[None] = Future()
+        self.sent.append((queue, list(items), future))
+        return future
+
+
+def ids(broker: Broker) -> list[list[str]]:
+    return [[item.message_id for item in items] for _, items, _ in broker.sent]
+
+
+def test_what_comes_while_one_is_unconfirmed_leaves_together() -> None:
+    broker, done = Broker(), []
+    lines = Lines(broker.publish)
+    for name in "abcd":
+        lines.post("q", "bob", name, b"x", lambda error, name=name: done.append((name, error)))
+    assert ids(broker) == [["a"]]
+    broker.sent[0][2].set_result(None)
+    assert ids(broker) == [["a"], ["b", "c", "d"]] and done == [("a", None)]
+    broker.sent[1][2].set_result(None)
+    lines.post("q", "bob", "e", b"x", lambda error: done.append(("e", error)))
+    assert ids(broker)[2] == ["e"]
+    assert done == [(name, None) for name in "abcd"]
+
+
+def test_other_queues_do_not_wait() -> None:
+    broker = Broker()
+    lines = Lines(broker.publish)
+    lines.post("q", "bob", "a", b"x", lambda _error: None)
+    lines.post("r", "eve", "b", b"x", lambda _error: None)
+    assert ids(broker) == [["a"], ["b"]]
+
+
+def test_an_envelope_is_bounded_in_bytes_and_number() -> None:
+    broker = Broker()
+    lines = Lines(broker.publish)
+    for _ in range(3 + MAX_ITEMS):
+        lines.post("q", "bob", "m", b"x" * (MAX_BYTES // 2 - 1) if len(broker.sent) == 0 else b"", lambda _error: None)
+    broker.sent[0][2].set_result(None)
+    assert len(broker.sent[1][1]) == 2
+    lines = Lines((small := Broker()).publish)
+    for _ in range(3 + MAX_ITEMS):
+        lines.post("q", "bob", "m", b"", lambda _error: None)
+    small.sent[0][2].set_result(None)
+    assert len(small.sent[1][1]) == MAX_ITEMS
+
+
+def test_a_failed_publish_fails_its_messages_and_the_line_goes_on() -> None:
+    broker, done = Broker(), []
+    lines = Lines(broker.publish)
+    for name in "abc":
+        lines.post("q", "bob", name, b"x", lambda error, name=name: done.append((name, error)))
+    problem = RuntimeError("no")
+    broker.sent[0][2].set_exception(problem)
+    broker.sent[1][2].set_result(None)
+    assert done == [("a", problem), ("b", None), ("c", None)]
+
+
+def test_numbers_follow_the_order_of_posting_and_a_second_sending_keeps_its_place() -> None:
+    broker = Broker()
+    lines = Lines(broker.publish)
+    first = lines.post("q", "bob", "a", b"", lambda _error: None, ordered="flow")
+    second = lines.post("q", "bob", "b", b"", lambda _error: None, ordered="flow")
+    other = lines.post("q", "bob", "c", b"", lambda _error: None, ordered="another")
+    assert first and second and other
+    assert (first.number, second.number, other.number) == (1, 2, 1)
+    assert first.stream == second.stream != other.stream
+    assert lines.post("q", "bob", "a", b"", lambda _error: None, place=first) == first
+
+
+def test_without_gathering_each_leaves_by_itself() -> None:
+    broker = Broker()
+    lines = Lines(broker.publish, gather=False)
+    for name in "ab":
+        lines.post("q", "bob", name, b"", lambda _error: None)
+    assert ids(broker) == [["a"], ["b"]]

@@ -1,0 +1,60 @@
+"""Sequencing: whatever order and however often messages come, they go on in the order sent, each once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coflows.dispatch.sequencing import PATIENCE, Sequencer
+
+KEY = ("flow", "stream")
+
+
+def offered(sequencer: Sequencer[int], numbers: list[int], now: float = 0.0) -> list[int]:
+    went: list[int] = []
+    for number in numbers:
+        if not sequencer.is_late(KEY, number):
+            went += sequencer.offer(KEY, number, number, now)
+    return went
+
+
+@given(st.permutations(list(range(1, 12))), st.lists(st.integers(1, 11)))
+def test_a_storm_goes_on_in_order(order: list[int], repeated: list[int]) -> None:
+    sequencer: Sequencer[int] = Sequencer()
+    sequencer.begin(KEY, 0)
+    mixed = [number for pair in zip(order, repeated + order, strict=False) for number in pair]
+    assert offered(sequencer, mixed + order) == list(range(1, 12))
+
+
+def test_it_goes_on_from_what_the_store_knows() -> None:
+    sequencer: Sequencer[int] = Sequencer()
+    sequencer.begin(KEY, 7)
+    assert sequencer.is_late(KEY, 7)
+    assert offered(sequencer, [9, 8]) == [8, 9]
+
+
+def test_what_never_comes_is_waited_for_only_so_long() -> None:
+    sequencer: Sequencer[int] = Sequencer()
+    sequencer.begin(KEY, 0)
+    assert offered(sequencer, [3, 2, 5], now=10.0) == []
+    assert sequencer.expire(10.0 + PATIENCE - 1) == []
+    assert sequencer.expire(10.0 + PATIENCE) == [2, 3]
+    assert sequencer.is_late(KEY, 1), "too late now"
+    assert offered(sequencer, [4], now=50.0) == [4, 5]
+
+
+def test_a_number_without_a_job_is_only_passed() -> None:
+    sequencer: Sequencer[int] = Sequencer()
+    sequencer.begin(KEY, 0)
+    assert sequencer.offer(KEY, 2, 2, 0.0) == []
+    assert sequencer.offer(KEY, 1, None, 0.0) == [2]
+
+
+def test_withdrawn_jobs_do_not_go_on() -> None:
+    sequencer: Sequencer[int] = Sequencer()
+    sequencer.begin(KEY, 0)
+    sequencer.offer(KEY, 2, 2, 0.0)
+    sequencer.withdraw({2})
+    assert offered(sequencer, [1]) == [1]
+    sequencer.forget({"flow"})
+    assert not sequencer.knows(KEY)
