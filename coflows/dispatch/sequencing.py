@@ -50,7 +50,8 @@ class Sequencer(Generic[Job]):
         if number != stream.passed + 1:
             if not stream.early:
                 stream.since = now
-            stream.early[number] = job
+            if job is not None or number not in stream.early:
+                stream.early[number] = job
             return []
         stream.early[number] = job
         stream.since = now

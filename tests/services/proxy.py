@@ -21,6 +21,7 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         self._refusing = False
+        self._cut_at: int | None = None
         self._muted = threading.Event()
         self.said = bytearray()
         """What the clients said, in the order of arrival."""
@@ -37,6 +38,10 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
+    def cut_after(self, count: int) -> None:
+        """Break all connections once the clients have said ``count`` bytes more."""
+        self._cut_at = len(self.said) + count
+
     def refuse(self) -> None:
         """Break all connections and every new one."""
         self._refusing = True
@@ -50,6 +55,7 @@ class Proxy:
     def mend(self) -> None:
         """Let new connections live; those that were muted have lost their place and are broken."""
         self._refusing = False
+        self._cut_at = None
         if self._muted.is_set():
             self.cut()
             self._muted.clear()
@@ -81,8 +87,16 @@ class Proxy:
                 if from_server and self._muted.is_set():
                     self.swallowed.set()
                     continue
-                if not from_server:
-                    self.said += data
+                if from_server:
+                    sink.sendall(data)
+                    continue
+                before = len(self.said)
+                self.said += data
+                if self._cut_at is not None and len(self.said) >= self._cut_at:
+                    sink.sendall(data[: max(0, self._cut_at - before)])
+                    self._cut_at = None
+                    self.cut()
+                    break
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):

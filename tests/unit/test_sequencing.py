@@ -47,6 +47,7 @@ def test_a_number_without_a_job_is_only_passed() -> None:
     sequencer: Sequencer[int] = Sequencer()
     sequencer.begin(KEY, 0)
     assert sequencer.offer(KEY, 2, 2, 0.0) == []
+    assert sequencer.offer(KEY, 2, None, 0.0) == [], "the same message again does not take its own place away"
     assert sequencer.offer(KEY, 1, None, 0.0) == [2]
 
 

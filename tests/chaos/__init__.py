@@ -1,0 +1,1 @@
+"""Faults, injected for real while messages flow; an oracle judges what came of them."""

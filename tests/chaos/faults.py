@@ -1,0 +1,94 @@
+"""The faults: each is done to a world while its load runs, and is over when it returns."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+
+from coflows.broker.topology import dispatch_queues
+from tests.chaos.world import World
+
+Fault = Callable[[World, random.Random], None]
+
+
+def kill_worker(world: World, dice: random.Random) -> None:
+    """SIGKILL; somebody starts it again."""
+    worker = dice.choice(world.workers)
+    worker.ready.wait(60)
+    worker.died.clear()
+    worker.signal(signal.SIGKILL)
+    worker.died.wait(60)
+    worker.ready.wait(60)
+
+
+def freeze_worker(world: World, dice: random.Random) -> None:
+    """SIGSTOP, longer than a worker counts as alive, then SIGCONT."""
+    worker = dice.choice(world.workers)
+    worker.ready.wait(60)
+    worker.signal(signal.SIGSTOP)
+    time.sleep(FREEZE)
+    worker.signal(signal.SIGCONT)
+
+
+FREEZE = 3.0
+
+
+def kill_broker(world: World, dice: random.Random) -> None:
+    """``kill -9`` RabbitMQ and start it again."""
+    world.node.kill()
+    world.node.start()
+
+
+def restart_broker(world: World, dice: random.Random) -> None:
+    """Shut RabbitMQ down in good order and start it again."""
+    world.node.halt()
+    world.node.start()
+
+
+def freeze_broker(world: World, dice: random.Random) -> None:
+    """SIGSTOP the whole node for a while."""
+    pid = int(world.node.control("eval", "list_to_integer(os:getpid()).").strip())
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(FREEZE)
+    os.kill(pid, signal.SIGCONT)
+
+
+def close_connections(world: World, dice: random.Random) -> None:
+    """The server closes every connection."""
+    world.node.control("close_all_connections", "a test")
+
+
+def memory_alarm(world: World, dice: random.Random) -> None:
+    """The server takes no messages for a while."""
+    world.node.control("set_vm_memory_high_watermark", "0.000001")
+    time.sleep(1.0)
+    world.node.control("set_vm_memory_high_watermark", "absolute", "2GB")
+
+
+def disk_alarm(world: World, dice: random.Random) -> None:
+    """The server takes no messages for a while."""
+    world.node.control("set_disk_free_limit", "100000GB")
+    time.sleep(1.0)
+    world.node.control("set_disk_free_limit", "50MB")
+
+
+def delete_queue(world: World, dice: random.Random) -> None:
+    """Somebody deletes a partition's queue, with all that is in it. Its consumers make it again."""
+    queues = dispatch_queues(world.alice.user_id, "coflows_dispatch", 8)[1:]
+    world.node.control("delete_queue", dice.choice(queues).name)
+
+
+FAULTS: dict[str, Fault] = {
+    "worker killed": kill_worker,
+    "worker frozen and thawed": freeze_worker,
+    "broker killed": kill_broker,
+    "broker restarted": restart_broker,
+    "broker frozen and thawed": freeze_broker,
+    "connections closed": close_connections,
+    "memory alarm": memory_alarm,
+    "disk alarm": disk_alarm,
+}
+"""What leaves no trace at all. A queue deleted is apart: what is in it is gone until its sender asks for the reply."""

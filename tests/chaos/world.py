@@ -1,0 +1,181 @@
+"""A broker, three users, worker processes that are started again when they die, and a load that runs through them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from coflows import Client, connect
+from coflows.futures import FlowFuture
+from coflows.identity.home import Home
+from coflows.proxy import FlowProxy
+from coflows.serving import get_flow_instance, serve_flow
+from tests.chaos.oracle import Verdict, judge
+from tests.services.rabbitmq import RabbitMQ
+
+ROOT = Path(__file__).parents[2]
+DRAIN = 90.0
+
+
+class Worker:
+    """A worker process; ``forever`` starts it again when it dies, without its failpoint."""
+
+    def __init__(self, user: str, environment: dict[str, str], *, failpoint: str = "", forever: bool = True) -> None:
+        self._user = user
+        self._environment = environment
+        self._forever = forever
+        self._stopped = False
+        self.deaths = 0
+        self.ready = threading.Event()
+        self.died = threading.Event()
+        self.process = self._start(failpoint)
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it for good."""
+        self._stopped = True
+        self.process.kill()
+        self._keeper.join()
+
+    def _start(self, failpoint: str) -> subprocess.Popen[bytes]:
+        self.ready.clear()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "coflows.cli", "--as", self._user, "worker", "all"],
+            stdout=subprocess.PIPE,
+            env={**self._environment, "COFLOWS_FAILPOINTS": failpoint},
+            cwd=ROOT,
+        )
+        assert process.stdout is not None and process.stdout.readline().startswith(b"Ready")
+        self.ready.set()
+        return process
+
+    def _keep(self) -> None:
+        while True:
+            self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+            self.deaths += 1
+            self.died.set()
+            if self._stopped or not self._forever:
+                return
+            self.process = self._start("")
+            if self._stopped:
+                self.process.kill()
+
+
+class World:
+    """``alice`` serves witnesses, ``bob`` relays in front of alice's witnesses, ``carol`` sends."""
+
+    def __init__(self, node: RabbitMQ, folder: Path, *, broker_url: str | None = None, store_url: str = "") -> None:
+        self.node = node
+        self.url = broker_url or node.url
+        self.folder = folder
+        self._exit = ExitStack()
+        home = Home(folder)
+        for name in ("alice", "bob", "carol"):
+            home.create_user(name)
+        self.environment = {
+            **os.environ,
+            "COFLOWS_HOME": str(folder),
+            "COFLOWS_BROKER_URL": self.url,
+            "COFLOWS_LOG_LEVEL": "ERROR",
+            **({"COFLOWS_STORE_URL": store_url} if store_url else {}),
+        }
+        self._store_url = store_url or None
+        self.alice, self.carol = self.open("alice"), self.open("carol")
+        bob = self.open("bob")
+        serve_flow(self.alice, "tests.chaos.flows.Witness", "witness")
+        serve_flow(self.alice, "tests.chaos.flows.Poison", "poison")
+        serve_flow(bob, "tests.chaos.flows.Relay", "relay")
+        self.bob = bob
+        self.workers: list[Worker] = []
+
+    def open(self, name: str) -> Client:
+        """A session of a user."""
+        settings = {"COFLOWS_HOME": str(self.folder)}
+        before = {key: os.environ.get(key) for key in settings}
+        os.environ.update(settings)
+        try:
+            return self._exit.enter_context(connect(name, self.url, self._store_url))
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    os.environ.pop(key, None)
+                else:
+                    os.environ[key] = value
+
+    def worker(self, user: str = "alice", *, failpoint: str = "", forever: bool = True) -> Worker:
+        """Start a worker."""
+        worker = Worker(user, self.environment, failpoint=failpoint, forever=forever)
+        self.workers.append(worker)
+        return worker
+
+    def witnesses(self, direct: int, relayed: int, cl: Client | None = None) -> dict[str, FlowProxy]:
+        """Instances to send to: the relayed ones over two hops."""
+        cl = cl or self.carol
+        flows = {f"witness{n}": get_flow_instance(cl, "witness", self.alice.user_id) for n in range(direct)}
+        overrides = {"subflows_config": {"next": {"user_id": self.alice.user_id, "flow_endpoint": "witness"}}}
+        for number in range(relayed):
+            flows[f"relay{number}"] = get_flow_instance(cl, "relay", self.bob.user_id, config_overrides=overrides)
+        return flows
+
+    def close(self) -> None:
+        """End everything."""
+        for worker in self.workers:
+            worker.stop()
+        self._exit.close()
+
+
+class Load:
+    """Sends uniquely numbered messages to each of the flows, in order, and keeps what is needed to judge."""
+
+    def __init__(self, flows: dict[str, FlowProxy]) -> None:
+        self._flows = flows
+        self._next = 0
+        self.sent: dict[str, list[int]] = {name: [] for name in flows}
+        self._futures: dict[str, list[FlowFuture]] = {name: [] for name in flows}
+
+    def send(self, rounds: int, *, seconds: float = 0.0) -> None:
+        """``rounds`` messages to each flow; each is accepted when this returns."""
+        for _ in range(rounds):
+            for name, flow in self._flows.items():
+                self._next += 1
+                message = flow.package_input_message({"number": self._next, "seconds": seconds})
+                self._futures[name].append(flow.get_reply_future(message))
+                self.sent[name].append(self._next)
+
+    def verdict(self) -> Verdict:
+        """Wait for every future, ask the witnesses, and judge."""
+        answered: dict[str, list[int | None]] = {}
+        for name, futures in self._futures.items():
+            answered[name] = []
+            for future in futures:
+                try:
+                    answered[name].append(future.get_data(DRAIN)["number"])
+                except TimeoutError:
+                    break
+                except Exception:
+                    answered[name].append(None)
+        seen = {name: flow.ask({"report": True}, DRAIN)["seen"] for name, flow in self._flows.items()}
+        return judge(self.sent, answered, seen)
+
+
+@contextmanager
+def world(node: RabbitMQ, folder: Path, *, broker_url: str | None = None, store_url: str = "") -> Iterator[World]:
+    """A world that ends with the block."""
+    made = World(node, folder, broker_url=broker_url, store_url=store_url)
+    try:
+        yield made
+    finally:
+        made.close()
