@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint unit bench clean
+.PHONY: demo test lint unit bench chaos simulate clean
 
 demo: $(VENV)/.installed ## The main job with two users; BROKER=amqp://... does it over RabbitMQ
 	$(BIN)/coflows $(if $(BROKER),--broker $(BROKER)) demo
@@ -20,6 +20,12 @@ lint: $(VENV)/.developing
 
 unit: $(VENV)/.developing ## The quick part of the tests
 	$(BIN)/python -m pytest tests/unit tests/architecture $(PYTEST_ARGS)
+
+chaos: $(VENV)/.developing ## The whole load under random faults; SECONDS=300 SEED=7
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1)
+
+simulate: $(VENV)/.developing ## 10,000 seeds of the simulation; SEED=n runs one again
+	SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest -q --timeout 3600 tests/unit/test_simulation.py
 
 bench: $(VENV)/.developing ## The benchmarks, as one table
 	$(BIN)/python -m benchmarks

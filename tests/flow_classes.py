@@ -42,6 +42,17 @@ class Gated(AtomicFlow):
         return {"through": input_message.data.get("number")}
 
 
+class GatedFromTwo(AtomicFlow):
+    """Number 1 goes through at once, higher ones wait for the gate."""
+
+    default_config = config("GatedFromTwo")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        if input_message.data["number"] > 1:
+            GATE.wait(30)
+        return {"through": input_message.data["number"]}
+
+
 class Recorder(AtomicFlow):
     """Remembers the numbers it got, in order."""
 

@@ -45,6 +45,7 @@ class Intake:
         self._taking = threading.Lock()
         self._open: dict[tuple[str, str, str], Job] = {}
         self._sequencer: Sequencer[Job] = Sequencer()
+        self._flows: dict[int, set[str]] = {}
 
     def deliver(self, delivery: Delivery, source: Source, schedule: Callable[[Callable[[], None]], None]) -> None:
         """A delivery came. Never blocks: the work is done by what ``schedule`` calls."""
@@ -75,7 +76,7 @@ class Intake:
             for job in gone:
                 self.ended(job)
             self._sequencer.withdraw(gone)
-            self._sequencer.forget(self._runner.flows_of(partition))
+            self._sequencer.forget(self._flows.pop(partition, set()))
 
     # -- one thread at a time ----------------------------------------------------------------------------------
 
@@ -100,6 +101,7 @@ class Intake:
                     epochs[source] = None if source.lease is None else source.lease.take()
                 self._open_parcel(delivery, source, epochs[source], jobs)
             self._look_up(jobs)
+            self._retake(jobs)
         except StoreError as error:
             logger.error("The store could not be read; messages go back: %s", error)
             for job in jobs:
@@ -175,6 +177,8 @@ class Intake:
             flow_id, place = job.payload.flow_id, job.incoming.place
             keys[done_key(flow_id, job.incoming.message_id)] = None
             keys[metadata_key(flow_id)] = None
+            if job.source.lease is not None:
+                keys[job.source.lease.key] = None
             if place is not None and not self._sequencer.knows((flow_id, place.stream)):
                 keys[order_key(flow_id, place.stream)] = None
         if not keys:
@@ -184,9 +188,30 @@ class Intake:
             flow_id, place = job.payload.flow_id, job.incoming.place
             job.done = found.get(done_key(flow_id, job.incoming.message_id))
             job.metadata = found.get(metadata_key(flow_id))
-            if place is not None and job.source.lease is not None:
+            lease = job.source.lease
+            if lease is not None:
+                holder = found.get(lease.key)
+                job.held = holder is not None and holder.version == job.epoch
+            if place is not None and lease is not None and job.held:
+                self._flows.setdefault(lease.partition, set()).add(flow_id)
                 entry = found.get(order_key(flow_id, place.stream))
                 self._sequencer.begin((flow_id, place.stream), 0 if entry is None else read(entry.value)["passed"])
+
+    def _retake(self, jobs: list[Job]) -> None:
+        """A connection that was lost may have given a partition to another worker and back, unnoticed: what is known of
+        it here is too old then."""
+        stale = {job.source for job in jobs if job.source.lease is not None and not job.held}
+        for source in stale:
+            assert source.lease is not None
+            logger.info("Partition %d was another worker's meanwhile.", source.lease.partition)
+            source.lease.lost()
+            self._sequencer.forget(self._flows.pop(source.lease.partition, set()))
+            self._runner.forget_flows(source.lease.partition)
+            epoch = source.lease.take()
+            again = [job for job in jobs if job.source is source]
+            for job in again:
+                job.epoch = epoch
+            self._look_up(again)
 
     def _in_order(self, jobs: list[Job]) -> list[Job]:
         ready: list[Job] = []

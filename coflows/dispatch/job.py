@@ -47,6 +47,8 @@ class Job:
     lane: str = ""
     again: bool = False
     """Whether it was delivered before: its worker may have died over it."""
+    held: bool = True
+    """Whether the lease was this worker's when the store was read."""
     late: bool = False
     twin: bool = False
     """Whether the same message is being worked off already."""

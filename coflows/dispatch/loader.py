@@ -108,11 +108,6 @@ class Loader:
             for flow_id in gone:
                 del self._cache[flow_id]
 
-    def flows_of(self, partition: int) -> set[str]:
-        """The instances of a partition that are known here."""
-        with self._lock:
-            return {key for key, one in self._instances.items() if one.address.partition == partition}
-
     def _build(self, instance: Instance) -> Loaded:
         blueprint = self._blueprint(instance)
         flow = blueprint.flow_class(flow_config=blueprint.config)

@@ -68,11 +68,11 @@ class Runner:
     def forget_partition(self, partition: int, jobs: Iterable[Job]) -> None:
         """The jobs were given back, and another worker may have the partition from now on."""
         self._intake.forget(jobs, partition)
-        self._handler.loader.forget_partition(partition)
+        self.forget_flows(partition)
 
-    def flows_of(self, partition: int) -> set[str]:
-        """The instances of a partition whose order is known here."""
-        return self._handler.loader.flows_of(partition)
+    def forget_flows(self, partition: int) -> None:
+        """Another worker may have changed the instances of this partition."""
+        self._handler.loader.forget_partition(partition)
 
     def tick(self) -> None:
         """To be called about once a second."""
@@ -174,7 +174,7 @@ class Runner:
         if not lost:
             logger.error("Could not work off a message of %s; it goes back.", job.parcel.delivery.queue, exc_info=error)
             job.source.start_over()
-        elif lease is not None and job.epoch is not None and lease.holds(job.epoch):
+        elif lease is not None and job.epoch is not None and (lease.holds(job.epoch) or job.twins):
             logger.warning("Another worker took %s over; what it has not seen goes back.", job.parcel.delivery.queue)
             job.source.start_over()
         self._intake.ended(job)

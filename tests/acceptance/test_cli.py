@@ -143,3 +143,28 @@ def test_keys_are_private(coflows: Run, tmp_path: Path) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
     key.chmod(0o644)
     assert "chmod 600" in coflows("serve", "EchoFlowModule.EchoFlow", "echo", "--as", "alice", code=3).stderr
+
+
+def test_dead_letters(coflows: Run, worker: Callable[..., subprocess.Popen[str]], environment: dict[str, str]) -> None:
+    coflows("user", "create", "alice")
+    coflows("serve", "CounterFlowModule.CounterFlow", "counter")
+    assert coflows("dlq", "list").stdout.strip() == "There are no dead letters."
+    program = (
+        "import coflows\n"
+        "from coflows.broker.topology import dispatch_queue\n"
+        "cl = coflows.connect('alice')\n"
+        "for body in (b'garbage', b'rubbish'):\n"
+        "    cl.broker.publish(dispatch_queue(cl.user_id, 'coflows_dispatch', 0).name, body)\n"
+        "cl.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
+    worker("coflows.cli", "worker", "all")
+    while len(letters := json.loads(coflows("dlq", "list", "--json").stdout)) < 2:
+        continue  # Each look is a process; the worker has time enough.
+    assert all("no envelope" in letter["reason"] for letter in letters)
+    shown = json.loads(coflows("dlq", "show", letters[0]["id"], "--json").stdout)
+    assert shown["size"] == 7 and shown["payload"] is None
+    for letter in letters:
+        coflows("dlq", "discard", letter["id"])
+    assert json.loads(coflows("dlq", "list", "--json").stdout) == []
+    assert "no dead letter" in coflows("dlq", "replay", letters[0]["id"], code=7).stderr

@@ -267,3 +267,47 @@ def test_many_threads_share_one_client(two: list[Client]) -> None:
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda number: flow.ask({"n": number}, TIMEOUT), range(200)))
     assert replies == [{"n": number} for number in range(200)]
+
+
+def test_a_finished_turn_does_not_wait_for_the_next_one_of_its_batch(two: list[Client]) -> None:
+    owner, client = two
+    flow = serve(owner, client, "GatedFromTwo")
+    flow_classes.GATE.clear()
+    futures = [flow.get_reply_future(flow.package_input_message({"number": number})) for number in (1, 2)]
+    run_dispatch_worker_thread(owner)
+    try:
+        assert futures[0].get_data(TIMEOUT) == {"through": 1}
+        assert not futures[1].done()
+    finally:
+        flow_classes.GATE.set()
+    assert futures[1].get_data(TIMEOUT) == {"through": 2}
+
+
+def test_what_a_slow_turn_holds_up_starts_elsewhere(two: list[Client]) -> None:
+    """Parallel messages that were started together do not wait for each other."""
+    owner, client = two
+    flow = serve(owner, client, "GatedFromTwo", parallel_dispatch=True)
+    flow_classes.GATE.clear()
+    numbers = (2, 1, 1, 1)
+    futures = [flow.get_reply_future(flow.package_input_message({"number": number})) for number in numbers]
+    run_dispatch_worker_thread(owner)
+    try:
+        for future in futures[1:]:
+            assert future.get_data(TIMEOUT) == {"through": 1}
+        assert not futures[0].done()
+    finally:
+        flow_classes.GATE.set()
+    assert futures[0].get_data(TIMEOUT) == {"through": 2}
+
+
+def test_a_cancel_reaches_a_queued_and_a_running_turn(two: list[Client]) -> None:
+    owner, client = two
+    flow = serve(owner, client, "Async")
+    running, queued = (flow.get_reply_future(flow.package_input_message({"seconds": 3600})) for _ in range(2))
+    run_dispatch_worker_thread(owner)
+    queued.cancel()
+    running.cancel()
+    for future in (running, queued):
+        with pytest.raises(CallCancelledError):
+            client.reopen_future(future.key).get_data(TIMEOUT)
+    assert flow.ask({}, TIMEOUT) == {"done": True}

@@ -75,10 +75,10 @@ def disk_alarm(world: World, dice: random.Random) -> None:
     world.node.control("set_disk_free_limit", "50MB")
 
 
-def delete_queue(world: World, dice: random.Random) -> None:
-    """Somebody deletes a partition's queue, with all that is in it. Its consumers make it again."""
-    queues = dispatch_queues(world.alice.user_id, "coflows_dispatch", 8)[1:]
-    world.node.control("delete_queue", dice.choice(queues).name)
+def delete_queues(world: World) -> None:
+    """Somebody deletes the queues of all partitions, with all that is in them."""
+    for queue in dispatch_queues(world.alice.user_id, "coflows_dispatch", 8)[1:]:
+        world.node.control("delete_queue", queue.name)
 
 
 FAULTS: dict[str, Fault] = {

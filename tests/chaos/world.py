@@ -56,8 +56,9 @@ class Worker:
             env={**self._environment, "COFLOWS_FAILPOINTS": failpoint},
             cwd=ROOT,
         )
-        assert process.stdout is not None and process.stdout.readline().startswith(b"Ready")
-        self.ready.set()
+        # A poison message may kill it before it can say so.
+        if process.stdout is not None and process.stdout.readline().startswith(b"Ready"):
+            self.ready.set()
         return process
 
     def _keep(self) -> None:
@@ -89,7 +90,7 @@ class World:
             **os.environ,
             "COFLOWS_HOME": str(folder),
             "COFLOWS_BROKER_URL": self.url,
-            "COFLOWS_LOG_LEVEL": "ERROR",
+            "COFLOWS_LOG_LEVEL": os.environ.get("COFLOWS_LOG_LEVEL", "ERROR"),
             **({"COFLOWS_STORE_URL": store_url} if store_url else {}),
         }
         self._store_url = store_url or None
