@@ -37,7 +37,7 @@ SubflowKey = Annotated[str, AfterValidator(check_subflow_key)]
 class Payload(BaseModel):
     """Base of all payloads: strict, closed and immutable."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     def to_dict(self) -> dict[str, Any]:
         """A msgpack-able dict."""
