@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
 from coflows.broker.base import Broker, QueueSpec
-from coflows.broker.topology import dead_letter_queue, door_queue, instance_queue
+from coflows.broker.topology import Route, dead_letter_queue, door_queue, route_to
 from coflows.codec.wire import decode, encode
 from coflows.config import Settings
 from coflows.errors import (
@@ -21,11 +21,11 @@ from coflows.errors import (
     StoreError,
     UnroutableError,
 )
-from coflows.futures import FlowFuture, FutureKey
+from coflows.futures import FlowFuture, FutureKey, Pause
 from coflows.identity.keys import Identity
 from coflows.model.address import InstanceAddress
-from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode, new_message_id
-from coflows.model.wire import Call, Cancel
+from coflows.model.calls import Call
+from coflows.model.messages import FlowMessage, new_message_id
 from coflows.proxy import FlowProxy
 from coflows.session import Session
 from coflows.store.base import ABSENT, Store
@@ -166,17 +166,17 @@ class Client:
         """A random id."""
         return new_message_id()
 
-    def send(self, address: InstanceAddress, message: FlowMessage) -> None:
+    def send(self, route: Route, message: FlowMessage) -> None:
         """Send; nobody waits for a reply. Durable when it returns."""
-        call = Call.made(flow_id=address.flow_id, message=outgoing(message))
-        queue = instance_queue(address)
-        sent = self.session.send(queue, address.user_id, message.message_id, call, ordered=_ordered(address))
+        address = route.address
+        call = Call(address.flow_id, message.data, message.created_at, message.src_flow_id)
+        sent = self.session.send(route.queue, address.user_id, message.message_id, call, ordered=route.ordered)
         try:
             sent.result()
         except UnroutableError as error:
             raise no_instance(address) from error
 
-    def push(self, address: InstanceAddress, message: FlowMessage) -> None:
+    def push(self, route: Route, message: FlowMessage) -> None:
         """Not for a client: a push reply needs an instance to go to."""
         raise FlowError(
             "get_reply() delivers the reply to the flow that asks; a client is no flow.",
@@ -185,60 +185,31 @@ class Client:
 
     def call(
         self,
-        address: InstanceAddress,
+        route: Route,
         message: FlowMessage,
         *,
         confirm: bool,
         src_flow_id: str | None = None,
-        pause: Callable[[], AbstractContextManager[None]] = nullcontext,
+        pause: Pause = nullcontext,
     ) -> FlowFuture:
         """Send, and give a future of the reply. With ``confirm``, the message is durable when this returns."""
-        session = self.session
-        reply_to = ReplyAddress(ReplyMode.STORAGE, self.user_id, message.message_id, session=session.id)
-        call = Call.made(
-            flow_id=address.flow_id,
-            message=outgoing(message, src_flow_id),
-            reply=reply_to.to_dict(),
+        session = self._session or self.session
+        address = route.address
+        call = Call(
+            address.flow_id, message.data, message.created_at, src_flow_id or message.src_flow_id, session.reply_to
         )
-        queue = instance_queue(address)
-        reply, published = session.call(
-            queue,
-            address.user_id,
-            message.message_id,
-            call,
-            flow_id=address.flow_id,
-            ordered=address.partition is not None,
-            unroutable=no_instance(address),
-            confirm=confirm,
-        )
+        published: Future[None] | None = Future() if confirm else None
+        reply = session.call(route, message.message_id, call, no_instance, published)
         if published is not None:
-            self._confirm(published, address)
-
-        def cancel() -> None:
-            request = Cancel.made(flow_id=address.flow_id, message_id=message.message_id)
-            session.send(queue, address.user_id, new_message_id(), request)
-
-        return FlowFuture(FutureKey(address, message.message_id), reply, pause=pause, on_cancel=cancel)
+            published.result()
+        return FlowFuture(address, reply, session.cancel, pause)
 
     def reopen_future(self, key: str) -> FlowFuture:
         """Wait again for the reply to a message that this user sent, perhaps from a process that is gone. Raises
         NameInvalidError for what is no key."""
         parsed = FutureKey.parse(key)
-        address = parsed.address
-        reply = self.session.recall(
-            instance_queue(address),
-            address.user_id,
-            parsed.message_id,
-            flow_id=address.flow_id,
-            unroutable=no_instance(address),
-        )
-        return FlowFuture(parsed, reply)
-
-    def _confirm(self, published: Future[None], address: InstanceAddress) -> None:
-        try:
-            published.result()
-        except UnroutableError as error:
-            raise no_instance(address) from error
+        reply = self.session.recall(route_to(parsed.address), parsed.message_id, no_instance)
+        return FlowFuture(parsed.address, reply, None)
 
     # -- end ---------------------------------------------------------------------------------------------------
 
@@ -267,22 +238,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client of user {self.user_id}>"
-
-
-def outgoing(message: FlowMessage, src_flow_id: str | None = None) -> dict[str, Any]:
-    """The part of a message that travels; the sender and the reply address are the envelope's to tell."""
-    return {
-        "data": message.data,
-        "message_id": message.message_id,
-        "input_message_id": message.input_message_id,
-        "created_at": message.created_at,
-        "src_flow_id": src_flow_id or message.src_flow_id,
-    }
-
-
-def _ordered(address: InstanceAddress) -> str | None:
-    """What the order of messages is kept within; nothing, at a parallel endpoint."""
-    return None if address.partition is None else address.flow_id
 
 
 def no_instance(address: InstanceAddress) -> InstanceNotFoundError:

@@ -107,7 +107,7 @@ def replay_dead_letter(cl: Client, letter_id: str) -> DeadLetter:
     except ConflictError:
         return letter
     queue = dispatch_queue(cl.user_id, opened.dispatch_point, opened.partition).name
-    cl.session.send(queue, cl.user_id, new_message_id(), Replay.made(letter=letter_id)).result()
+    cl.session.send(queue, cl.user_id, new_message_id(), Replay(letter=letter_id)).result()
     return letter
 
 

@@ -18,10 +18,11 @@ from coflows.client import Client
 from coflows.errors import CoflowsError, FlowInstanceError, UnroutableError
 from coflows.flows.config import check_overrides
 from coflows.identity.sealing import Item
+from coflows.model.calls import Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
-from coflows.model.wire import DoorPayload, Fetch, Release, Reply, read_payload
+from coflows.model.wire import DoorPayload, Fetch, Release, read_payload
 from coflows.mounting import Mounted, Mounter
 from coflows.parcel import Parcel
 from coflows.releasing import handle_release, release_tree

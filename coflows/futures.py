@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from coflows.errors import CallCancelledError, CallTimeoutError, NameInvalidError
 from coflows.model.address import InstanceAddress
+from coflows.model.calls import Reply
 from coflows.model.failure import Failure
-from coflows.model.messages import FlowMessage
+from coflows.model.messages import FlowMessage, new_message_id
 from coflows.model.names import check_token
-from coflows.model.wire import Reply
+from coflows.waiting import PendingReply
 
 logger = logging.getLogger(__name__)
 
+Pause = Callable[[], AbstractContextManager[None]]
+"""Gives the block within which a future blocks its caller."""
 SLOW_REPLY = 15.0
 """Seconds of waiting after which a log line says what may be missing."""
 
@@ -65,23 +68,24 @@ class FlowFuture:
     the same user.
     """
 
+    __slots__ = ("_address", "_cancel", "_pause", "_reply")
+
     def __init__(
         self,
-        key: FutureKey,
-        reply: Future[Reply],
-        *,
-        pause: Callable[[], AbstractContextManager[None]] = nullcontext,
-        on_cancel: Callable[[], None] | None = None,
+        address: InstanceAddress,
+        reply: PendingReply,
+        cancel: Callable[[PendingReply], None] | None,
+        pause: Pause = nullcontext,
     ) -> None:
-        self._on_cancel = on_cancel
-        self._key = key
+        self._address = address
         self._reply = reply
+        self._cancel = cancel
         self._pause = pause
 
     @property
     def key(self) -> str:
         """The text by which another process can wait for the same reply."""
-        return str(self._key)
+        return str(FutureKey(self._address, self._reply.message_id))
 
     def get_message(self, timeout: float | None = None) -> FlowMessage:
         """Wait for the reply; ``timeout`` in seconds, None waits for as long as it takes."""
@@ -115,8 +119,8 @@ class FlowFuture:
             return True
         if not self._reply.cancel():
             return False
-        if self._on_cancel is not None:
-            self._on_cancel()
+        if self._cancel is not None:
+            self._cancel(self._reply)
         return True
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
@@ -151,7 +155,7 @@ class FlowFuture:
             "No reply from %s after %.0f s; still waiting. Is a dispatch worker for %r running there?",
             self._where,
             first,
-            self._key.address.dispatch_point,
+            self._address.dispatch_point,
         )
         try:
             return self._reply.result(None if timeout is None else timeout - first)
@@ -169,15 +173,21 @@ class FlowFuture:
     def _message(self, reply: Reply) -> FlowMessage:
         if reply.failure is not None:
             raise Failure.from_dict(reply.failure).to_error(self._where)
-        message = FlowMessage.from_dict(reply.message or {"data": reply.value or {}})
-        return replace(message, sender=self._key.address.user_id, reply_to=None)
+        return FlowMessage(
+            data=reply.data or {},
+            message_id=reply.message_id or new_message_id(),
+            input_message_id=reply.answers,
+            created_at=reply.created_at,
+            sender=self._address.user_id,
+            src_flow_id=reply.src_flow_id,
+        )
 
     def _cancelled(self) -> CallCancelledError:
         return CallCancelledError(f"The call to {self._where} was cancelled.")
 
     @property
     def _where(self) -> str:
-        return f"{self._key.address.flow_endpoint} of user {self._key.address.user_id[:8]}"
+        return f"{self._address.flow_endpoint} of user {self._address.user_id[:8]}"
 
     def __repr__(self) -> str:
         return f"<FlowFuture {'done' if self.done() else 'pending'} of {self._where}>"

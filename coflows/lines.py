@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from coflows.identity.sealing import MAX_ITEMS, Item
 
@@ -15,16 +16,28 @@ MAX_BYTES = 256 * 1024
 """Payload bytes that are gathered into one envelope; a larger message goes alone."""
 MAX_STREAMS = 100_000
 Done = Callable[[BaseException | None], None]
+Message = tuple[str, bytes, str | None]
+"""A message's id, its payload, and what its order is kept within."""
 Publish = Callable[[str, str, Sequence[Item]], "Future[None]"]
 """``publish(queue, recipient, items)``: seal and publish one envelope."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The place of a message in the order of its stream."""
 
     stream: str
     number: int
+
+
+class _Post:
+    """What was posted together for one queue; its outcome is told when all of it is decided."""
+
+    __slots__ = ("done", "error", "left")
+
+    def __init__(self, done: Done, left: int) -> None:
+        self.done = done
+        self.left = left
+        self.error: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -33,18 +46,19 @@ class _Line:
 
     queue: str
     recipient: str
-    waiting: deque[tuple[Item, Done]] = field(default_factory=deque)
+    waiting: deque[tuple[Item, _Post]] = field(default_factory=deque)
     busy: bool = False
 
-    def take(self) -> list[tuple[Item, Done]]:
+    def take(self) -> list[tuple[Item, _Post]]:
         """The next envelope's worth, at least one message."""
-        taken = [self.waiting.popleft()]
+        waiting = self.waiting
+        taken = [waiting.popleft()]
         size = len(taken[0][0].payload)
-        while self.waiting and len(taken) < MAX_ITEMS:
-            size += len(self.waiting[0][0].payload)
+        while waiting and len(taken) < MAX_ITEMS:
+            size += len(waiting[0][0].payload)
             if size > MAX_BYTES:
                 break
-            taken.append(self.waiting.popleft())
+            taken.append(waiting.popleft())
         return taken
 
 
@@ -77,16 +91,34 @@ class Lines:
         with self._lock:
             if ordered is not None:
                 place = self._next(ordered)
-            item = Item(message_id, payload, *((place.stream, place.number) if place else ()))
-            line = self._lines.get(queue)
-            if line is None:
-                line = self._lines[queue] = _Line(queue, recipient)
-            line.waiting.append((item, done))
+            line = self._line(queue, recipient)
+            line.waiting.append((_item(message_id, payload, place), _Post(done, 1)))
             if line.busy:
                 return place
             batch = self._begin(line)
         self._send(line, batch)
         return place
+
+    def post_many(self, queue: str, recipient: str, messages: Sequence[Message], done: Done) -> None:
+        """``post`` of at least one (message id, payload, ordered); ``done`` is called once for all, with the first
+        error."""
+        with self._lock:
+            line = self._line(queue, recipient)
+            post = _Post(done, len(messages))
+            for message_id, payload, ordered in messages:
+                place = None if ordered is None else self._next(ordered)
+                line.waiting.append((_item(message_id, payload, place), post))
+            batches = [] if line.busy else [self._begin(line)]
+            while not self._gather and line.waiting:
+                batches.append(self._begin(line))
+        for batch in batches:
+            self._send(line, batch)
+
+    def _line(self, queue: str, recipient: str) -> _Line:
+        line = self._lines.get(queue)
+        if line is None:
+            line = self._lines[queue] = _Line(queue, recipient)
+        return line
 
     def _next(self, ordered: str) -> Place:
         last = self._streams.pop(ordered, None)
@@ -96,11 +128,13 @@ class Lines:
         self._streams[ordered] = place
         return place
 
-    def _begin(self, line: _Line) -> list[tuple[Item, Done]]:
+    def _begin(self, line: _Line) -> list[tuple[Item, _Post]]:
         line.busy = self._gather
-        return line.take()
+        if self._gather:
+            return line.take()
+        return [line.waiting.popleft()]
 
-    def _send(self, line: _Line, batch: list[tuple[Item, Done]]) -> None:
+    def _send(self, line: _Line, batch: list[tuple[Item, _Post]]) -> None:
         try:
             published = self._publish(line.queue, line.recipient, [item for item, _ in batch])
         except Exception as error:
@@ -108,14 +142,24 @@ class Lines:
             return
         published.add_done_callback(lambda future: self._sent(line, batch, future.exception()))
 
-    def _sent(self, line: _Line, batch: list[tuple[Item, Done]], error: BaseException | None) -> None:
+    def _sent(self, line: _Line, batch: list[tuple[Item, _Post]], error: BaseException | None) -> None:
+        decided: list[_Post] = []
         with self._lock:
             following = self._begin(line) if line.waiting else None
             if following is None:
                 line.busy = False
                 if self._lines.get(line.queue) is line:
                     del self._lines[line.queue]
+            for _, post in batch:
+                post.left -= 1
+                post.error = post.error or error
+                if not post.left:
+                    decided.append(post)
         if following is not None:
             self._send(line, following)
-        for _, done in batch:
-            done(error)
+        for post in decided:
+            post.done(post.error)
+
+
+def _item(message_id: str, payload: bytes, place: Place | None) -> Item:
+    return Item(message_id, payload) if place is None else Item(message_id, payload, place.stream, place.number)

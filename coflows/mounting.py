@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
 from coflows.model.layout import MountPath, metadata_key, mounts_prefix, parse_mount_key, serve_key
 from coflows.model.names import LOCAL
-from coflows.model.wire import MAX_TREE, ChainLink, Fetch, FetchItem, Reply, as_mapping
+from coflows.model.wire import MAX_TREE, ChainLink, Fetch, FetchItem, as_mapping
 from coflows.releasing import ask_release, release_tree
 from coflows.resolution import (
     MountRequest,
@@ -42,6 +41,7 @@ from coflows.resolution import (
     plan,
 )
 from coflows.store.base import ABSENT, Entry
+from coflows.waiting import PendingReply
 
 MAX_TRIES = 100
 
@@ -74,7 +74,7 @@ class _Subtree:
     """What was fetched for one flow so far."""
 
     instances: dict[str, Mounted] = field(default_factory=dict)
-    sent: list[tuple[str, str, list[FetchItem], Future[Reply]]] = field(default_factory=list)
+    sent: list[tuple[str, str, list[FetchItem], PendingReply]] = field(default_factory=list)
 
 
 class Mounter:
@@ -242,7 +242,7 @@ class Mounter:
         items: list[FetchItem],
         chain: tuple[ChainLink, ...],
         deadline: float,
-    ) -> Future[Reply]:
+    ) -> PendingReply:
         fetch = Fetch(
             request_id=request_id,
             session=self._cl.session.id,
@@ -254,12 +254,9 @@ class Mounter:
             f"There is no user {user_id} on this broker ({self._cl.broker.url}).",
             hint="Compare with `coflows user show`; he must have connected to this broker once.",
         )
-        reply, _ = self._cl.session.request(door_queue(user_id).name, user_id, request_id, fetch, unroutable=unknown)
-        return reply
+        return self._cl.session.request(door_queue(user_id).name, user_id, request_id, fetch, unroutable=unknown)
 
-    def _answer(
-        self, user_id: str, items: list[FetchItem], reply: Future[Reply], deadline: float
-    ) -> dict[str, Mounted]:
+    def _answer(self, user_id: str, items: list[FetchItem], reply: PendingReply, deadline: float) -> dict[str, Mounted]:
         try:
             answer = reply.result(max(deadline - time.time(), 0.0))
         except TimeoutError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from coflows.broker.topology import Route, route_to
 from coflows.futures import FlowFuture
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import FlowMessage
@@ -15,13 +16,13 @@ class CallPort(Protocol):
     def new_message_id(self, data: dict[str, Any]) -> str:
         """An id for a message to be packaged."""
 
-    def send(self, address: InstanceAddress, message: FlowMessage) -> None:
+    def send(self, route: Route, message: FlowMessage) -> None:
         """Send; nobody waits for a reply."""
 
-    def push(self, address: InstanceAddress, message: FlowMessage) -> None:
+    def push(self, route: Route, message: FlowMessage) -> None:
         """Send; the reply becomes a turn of the instance that asked."""
 
-    def call(self, address: InstanceAddress, message: FlowMessage, *, confirm: bool) -> FlowFuture:
+    def call(self, route: Route, message: FlowMessage, *, confirm: bool) -> FlowFuture:
         """Send; the future gets the reply. With ``confirm``, return once the message is durable."""
 
 
@@ -29,8 +30,13 @@ class FlowProxy:
     """An instance, its own user's or another's. Thread-safe; costs nothing until a message is sent."""
 
     def __init__(self, address: InstanceAddress, port: CallPort) -> None:
-        self.address = address
+        self._route = route_to(address)
         self._port = port
+
+    @property
+    def address(self) -> InstanceAddress:
+        """Where it lives."""
+        return self._route.address
 
     @property
     def flow_endpoint(self) -> str:
@@ -56,21 +62,21 @@ class FlowProxy:
         Raises InstanceNotFoundError, SerializationError, MessageTooLargeError or BrokerUnavailableError; so do the
         methods below.
         """
-        self._port.send(self.address, self._own(message))
+        self._port.send(self._route, self._own(message))
 
     def get_reply(self, message: FlowMessage) -> None:
         """Send; the reply comes as a new message to the flow that calls this, with ``input_message_id`` equal to
         ``message.message_id``. Only inside a flow's ``run``."""
-        self._port.push(self.address, self._own(message))
+        self._port.push(self._route, self._own(message))
 
     def get_reply_future(self, message: FlowMessage) -> FlowFuture:
         """Send, and give a future of the reply. The message is durable when this returns."""
-        return self._port.call(self.address, self._own(message), confirm=True)
+        return self._port.call(self._route, self._own(message), confirm=True)
 
     def ask(self, data: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
         """Send ``data`` and wait for the reply's data; ``timeout`` in seconds, None waits for as long as it takes."""
         message = self.package_input_message(data)
-        return self._port.call(self.address, message, confirm=False).get_data(timeout)
+        return self._port.call(self._route, message, confirm=False).get_data(timeout)
 
     def _own(self, message: FlowMessage) -> FlowMessage:
         """A received message that is sent on is a new message with the same data."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future
 
 from coflows.broker.topology import door_queue
 from coflows.client import Client
@@ -18,7 +17,8 @@ from coflows.model.failure import Failure
 from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import LOCAL
-from coflows.model.wire import Release, Reply
+from coflows.model.wire import Release
+from coflows.waiting import PendingReply
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def remove_instance(cl: Client, flow_id: str) -> tuple[InstanceAddress, ...]:
     return tuple(instance.subflows.values())
 
 
-def release_tree(cl: Client, flow_id: str, client: str) -> list[Future[Reply]]:
+def release_tree(cl: Client, flow_id: str, client: str) -> list[PendingReply]:
     """Delete an instance that ``client`` mounted and all its subflows. Leaves alone what is not there, belongs to
     another client, or is a singleton (it belongs to its endpoint, and others may hold it). Gives the replies to
     come of the other users who were asked to release theirs."""
@@ -50,10 +50,10 @@ def release_tree(cl: Client, flow_id: str, client: str) -> list[Future[Reply]]:
     return release_addresses(cl, instance.subflows.values())
 
 
-def release_addresses(cl: Client, addresses: Iterable[InstanceAddress]) -> list[Future[Reply]]:
+def release_addresses(cl: Client, addresses: Iterable[InstanceAddress]) -> list[PendingReply]:
     """Release instances, here and at other users, each user asked once."""
     remote: dict[str, list[str]] = {}
-    replies: list[Future[Reply]] = []
+    replies: list[PendingReply] = []
     for address in addresses:
         if address.user_id == cl.user_id:
             replies += release_tree(cl, address.flow_id, LOCAL)
@@ -64,23 +64,22 @@ def release_addresses(cl: Client, addresses: Iterable[InstanceAddress]) -> list[
     return replies
 
 
-def ask_release(cl: Client, user_id: str, flow_ids: list[str], withdrawn: str | None = None) -> Future[Reply]:
+def ask_release(cl: Client, user_id: str, flow_ids: list[str], withdrawn: str | None = None) -> PendingReply:
     """Ask another user to delete instances that he mounted for us, and (``withdrawn``, a fetch's request id) to refuse
     to mount what that request still asks for."""
     release = Release(request_id=new_message_id(), session=cl.session.id, flow_ids=flow_ids, withdrawn=withdrawn)
     unknown = UnknownUserError(f"There is no user {user_id} on this broker.")
-    reply, _ = cl.session.request(door_queue(user_id).name, user_id, release.request_id, release, unroutable=unknown)
-    return reply
+    return cl.session.request(door_queue(user_id).name, user_id, release.request_id, release, unroutable=unknown)
 
 
-def handle_release(cl: Client, sender: str, release: Release) -> list[Future[Reply]]:
+def handle_release(cl: Client, sender: str, release: Release) -> list[PendingReply]:
     """Do what another user asks; only to instances that he mounted."""
     if release.withdrawn is not None:
         cl.store.commit({released_key(sender, release.withdrawn): encode({"at": time.time()})})
     return [reply for flow_id in release.flow_ids for reply in release_tree(cl, flow_id, sender)]
 
 
-def await_releases(replies: list[Future[Reply]], timeout: float) -> None:
+def await_releases(replies: list[PendingReply], timeout: float) -> None:
     """Wait until the other users have released theirs; CallTimeoutError when one does not answer in time."""
     deadline = time.time() + timeout
     for reply in replies:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-
-from pydantic import TypeAdapter
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from coflows.broker.base import Broker, Consumer, Delivery
-from coflows.broker.topology import session_queue
+from coflows.broker.topology import Route, session_queue
 from coflows.codec.wire import check_size, decode, encode
 from coflows.errors import BrokerUnavailableError, CoflowsError, SerializationError, UnroutableError
 from coflows.identity.keys import Identity
 from coflows.identity.sealing import PARCEL, SINGLE, Item, Opened, open_envelope, seal, seal_items
-from coflows.lines import MAX_BYTES, Done, Lines, Place
-from coflows.model.messages import new_message_id
-from coflows.model.wire import Payload, Recall, Reply, read_payload
-from coflows.waiting import Inquiry, Waiting, resolve
+from coflows.lines import MAX_BYTES, Done, Lines, Message, Place
+from coflows.model.address import InstanceAddress
+from coflows.model.calls import Call, Reply
+from coflows.model.messages import ReplyMode, new_message_id
+from coflows.model.wire import Cancel, Recall
+from coflows.waiting import PendingReply, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +31,25 @@ ITEM_ALLOWANCE = 64
 REOPENED_FIRST_LOOK = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Payload(Protocol):
+    """What an envelope carries."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A msgpack-able dict."""
+
+
+class Incoming(NamedTuple):
     """A message, opened: who sent it (proven), under which id, its decoded but unchecked value, and its place in the
     sender's order if it has one. ``data`` are the bytes of the value."""
 
     sender: str
     message_id: str
-    value: object
+    value: Any
     data: bytes
     place: Place | None = None
+
+
+Unroutable = Callable[[InstanceAddress], CoflowsError]
 
 
 class Session:
@@ -57,10 +67,11 @@ class Session:
         self._ttl = ttl
         self._version = envelope_version
         self._lines = Lines(self._publish, gather=envelope_version != SINGLE)
-        self._waiting = Waiting()
+        self._waiting = Waiting(self._ask, self._resend)
         self._lock = threading.Lock()
         self._consumer: Consumer | None = None
-        self._reply_adapter = TypeAdapter(Reply)
+        self.reply_to = {"mode": str(ReplyMode.STORAGE), "session": self.id}
+        """The address of replies to this session, as a call carries it."""
         self.closed = False
 
     # -- out ---------------------------------------------------------------------------------------------------
@@ -71,9 +82,8 @@ class Session:
         try:
             data = encode(value)
         except SerializationError:
-            message = value.get("message")
-            if isinstance(message, dict):
-                encode(message.get("data"))  # Names the key as the author knows it.
+            if isinstance(payload, Call | Reply):
+                encode(payload.data)  # Names the key as the author knows it.
             raise
         check_size(data, self._max_bytes)
         return data
@@ -102,6 +112,10 @@ class Session:
         """``send`` of an encoded payload; see ``Lines.post``."""
         return self._lines.post(queue, recipient, message_id, data, done, ordered=ordered, place=place)
 
+    def post_many(self, queue: str, recipient: str, messages: Sequence[Message], done: Done) -> None:
+        """``post`` of several; see ``Lines.post_many``."""
+        self._lines.post_many(queue, recipient, messages, done)
+
     def _publish(self, queue: str, recipient: str, items: Sequence[Item]) -> Future[None]:
         expiry = int(time.time() + self._ttl)
         if self._version == SINGLE:
@@ -124,8 +138,8 @@ class Session:
 
     # -- replies -----------------------------------------------------------------------------------------------
 
-    def expect(self, message_id: str, sender: str) -> Future[Reply]:
-        """A future of ``sender``'s reply to ``message_id``; ask before sending. Several may wait for one reply."""
+    def expect(self, message_id: str, sender: str) -> PendingReply:
+        """``sender``'s reply to come to ``message_id``; ask before sending. Several may wait for one reply."""
         if self._consumer is None or self.closed:
             self._listen()
         return self._waiting.expect(message_id, sender)
@@ -139,59 +153,77 @@ class Session:
         *,
         answers: str | None = None,
         unroutable: CoflowsError | None = None,
-    ) -> tuple[Future[Reply], Future[None]]:
-        """Send, and expect the reply to ``answers`` (default: ``message_id``). Gives the reply's future and the
-        publish's; a failed publish fails the reply's too, with ``unroutable`` when there is no such queue."""
+    ) -> PendingReply:
+        """Send, and expect the reply to ``answers`` (default: ``message_id``). A failed publish fails the reply, with
+        ``unroutable`` when there is no such queue."""
         data = self.encode(payload)
-        reply = self.expect(answers or message_id, recipient)
-        published: Future[None] = Future()
-        self.post(queue, recipient, message_id, data, _failing(reply, unroutable, published))
-        return reply, published
+        pending = self.expect(answers or message_id, recipient)
+        self.post(queue, recipient, message_id, data, partial(self._requested, pending, unroutable))
+        return pending
+
+    def _requested(self, pending: PendingReply, unroutable: CoflowsError | None, error: BaseException | None) -> None:
+        if error is not None:
+            self._waiting.settle(pending, (unroutable or error) if isinstance(error, UnroutableError) else error)
 
     def call(
-        self,
-        queue: str,
-        recipient: str,
-        message_id: str,
-        payload: Payload,
-        *,
-        flow_id: str,
-        ordered: bool,
-        unroutable: CoflowsError,
-        confirm: bool,
-    ) -> tuple[Future[Reply], Future[None] | None]:
-        """``request`` of an instance: ``ordered`` or not, and gone after when no reply comes. The publish's future is
-        only given with ``confirm``."""
-        data = self.encode(payload)
-        reply = self.expect(message_id, recipient)
-        published: Future[None] | None = Future() if confirm else None
-        place = self.post(
-            queue,
-            recipient,
-            message_id,
-            data,
-            _failing(reply, unroutable, published),
-            ordered=flow_id if ordered else None,
+        self, route: Route, message_id: str, call: Call, unroutable: Unroutable, published: Future[None] | None
+    ) -> PendingReply:
+        """``request`` of an instance, gone after when no reply comes; ``unroutable`` makes the error for when its queue
+        is not there. ``published``, if any, resolves or fails with the publish."""
+        data = self.encode(call)
+        pending = self.expect(message_id, route.address.user_id)
+        self._waiting.go_after(pending, route)
+        pending.data = data
+        done = partial(self._called, pending, unroutable, published)
+        pending.place = self._lines.post(
+            route.queue, route.address.user_id, message_id, data, done, ordered=route.ordered
         )
+        return pending
 
-        def resend() -> None:
-            self.post(queue, recipient, message_id, data, _ignore, place=place)
+    def _called(
+        self,
+        pending: PendingReply,
+        unroutable: Unroutable,
+        published: Future[None] | None,
+        error: BaseException | None,
+    ) -> None:
+        if error is not None:
+            if isinstance(error, UnroutableError) and pending.route is not None:
+                error = unroutable(pending.route.address)
+            self._waiting.settle(pending, error)
+            if published is not None:
+                published.set_exception(error)
+        elif published is not None:
+            published.set_result(None)
 
-        self._waiting.go_after(message_id, Inquiry(self._asker(queue, recipient, flow_id, message_id), resend))
-        return reply, published
+    def recall(self, route: Route, message_id: str, unroutable: Unroutable) -> PendingReply:
+        """The reply to come to a message that was sent before, perhaps by another session."""
+        pending = self.expect(message_id, route.address.user_id)
+        self._waiting.go_after(pending, route, REOPENED_FIRST_LOOK)
+        self._post_recall(pending, partial(self._called, pending, unroutable, None))
+        return pending
 
-    def recall(
-        self, queue: str, recipient: str, message_id: str, *, flow_id: str, unroutable: CoflowsError
-    ) -> Future[Reply]:
-        """A future of the reply to a message that was sent before, perhaps by another session."""
-        reply = self.expect(message_id, recipient)
-        ask = self._asker(queue, recipient, flow_id, message_id, _failing(reply, unroutable, None))
-        ask()
-        self._waiting.go_after(message_id, Inquiry(ask, first=REOPENED_FIRST_LOOK))
-        return reply
+    def cancel(self, pending: PendingReply) -> None:
+        """Nobody wants the reply any more: tell the flow."""
+        self._waiting.forget(pending)
+        if (route := pending.route) is not None:
+            request = Cancel(flow_id=route.address.flow_id, message_id=pending.message_id)
+            self.send(route.queue, route.address.user_id, new_message_id(), request)
 
-    def _asker(self, queue: str, recipient: str, flow_id: str, message_id: str, done: Done | None = None) -> _Asker:
-        return _Asker(self, queue, recipient, flow_id, message_id, done or _ignore)
+    def _ask(self, pending: PendingReply) -> None:
+        self._post_recall(pending, _ignore)
+
+    def _post_recall(self, pending: PendingReply, done: Done) -> None:
+        route = pending.route
+        assert route is not None
+        recall = Recall(flow_id=route.address.flow_id, message_id=pending.message_id, session=self.id)
+        self.post(route.queue, route.address.user_id, new_message_id(), self.encode(recall), done)
+
+    def _resend(self, pending: PendingReply) -> None:
+        route = pending.route
+        assert route is not None and pending.data is not None
+        user_id = route.address.user_id
+        self.post(route.queue, user_id, pending.message_id, pending.data, _ignore, place=pending.place)
 
     def close(self) -> None:
         """Fail everybody who waits, and delete the reply queue. Idempotent."""
@@ -221,27 +253,11 @@ class Session:
             return
         for item in opened.items:
             try:
-                reply = read_payload(self._reply_adapter, self.read(opened.sender, item).value)
+                reply = Reply.from_dict(self.read(opened.sender, item).value)
             except CoflowsError as error:
                 logger.warning("Dropped what is no reply: %s", error)
             else:
                 self._waiting.arrived(opened.sender, reply)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asker:
-    """Asks an instance for the reply to one message."""
-
-    session: Session
-    queue: str
-    recipient: str
-    flow_id: str
-    message_id: str
-    done: Done
-
-    def __call__(self) -> None:
-        recall = Recall.made(flow_id=self.flow_id, message_id=self.message_id, session=self.session.id)
-        self.session.post(self.queue, self.recipient, new_message_id(), self.session.encode(recall), self.done)
 
 
 def _into(future: Future[None]) -> Done:
@@ -252,21 +268,6 @@ def _into(future: Future[None]) -> Done:
             future.set_result(None)
         else:
             future.set_exception(error)
-
-    return done
-
-
-def _failing(reply: Future[Reply], unroutable: CoflowsError | None, published: Future[None] | None) -> Done:
-    """Fail the reply when the publish fails."""
-
-    def done(error: BaseException | None) -> None:
-        if error is None:
-            if published is not None:
-                published.set_result(None)
-            return
-        if published is not None:
-            published.set_exception(error)
-        resolve(reply, unroutable if isinstance(error, UnroutableError) and unroutable is not None else error)
 
     return done
 

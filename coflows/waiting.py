@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
 
+from coflows.broker.topology import Route
 from coflows.errors import BrokerUnavailableError
-from coflows.model.wire import Reply
+from coflows.lines import Place
+from coflows.model.calls import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -20,78 +21,87 @@ LONGEST_LOOK = 300.0
 TICK = 1.0
 
 
-@dataclass(slots=True)
-class Inquiry:
-    """How to go after a missing reply: ``ask`` whether there is one, ``resend`` the message when it never came (None
-    when this session does not have it)."""
+class PendingReply(Future[Reply]):
+    """The reply to come to one message, which only ``sender`` may give. With a ``route`` it is gone after when it does
+    not come; with ``data`` (the message) and its ``place`` the message is sent again when it never arrived."""
 
-    ask: Callable[[], None]
-    resend: Callable[[], None] | None = None
-    first: float = FIRST_LOOK
-
-
-@dataclass(slots=True)
-class _Waiter:
-    sender: str
-    reply: Future[Reply]
-    inquiry: Inquiry | None = None
-    delay: float = FIRST_LOOK
-    due: float = field(default=0.0)
+    def __init__(self, message_id: str, sender: str) -> None:
+        super().__init__()
+        self.message_id = message_id
+        self.sender = sender
+        self.route: Route | None = None
+        self.data: bytes | None = None
+        self.place: Place | None = None
+        self.delay = FIRST_LOOK
+        self.due = 0.0
 
 
 class Waiting:
-    """The open calls of one session. Thread-safe."""
+    """The open calls of one session: ``ask`` asks the flow for a reply that does not come, ``resend`` sends a message
+    again that never arrived. Thread-safe."""
 
-    def __init__(self) -> None:
-        self._waiters: dict[str, _Waiter] = {}
+    def __init__(self, ask: Callable[[PendingReply], None], resend: Callable[[PendingReply], None]) -> None:
+        self._ask = ask
+        self._resend = resend
+        self._pending: dict[str, PendingReply] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def expect(self, message_id: str, sender: str) -> Future[Reply]:
-        """A future of ``sender``'s reply to ``message_id``. Several may wait for one reply."""
+    def expect(self, message_id: str, sender: str) -> PendingReply:
+        """The reply of ``sender``'s to ``message_id``. Several may wait for one reply."""
         with self._lock:
-            waiter = self._waiters.get(message_id)
-            if waiter is None or waiter.reply.done():
-                waiter = self._waiters[message_id] = _Waiter(sender, Future())
-                waiter.reply.add_done_callback(lambda reply: self._forget(message_id, reply))
-            return waiter.reply
+            pending = self._pending.get(message_id)
+            if pending is None or pending.done():
+                pending = self._pending[message_id] = PendingReply(message_id, sender)
+            return pending
 
-    def go_after(self, message_id: str, inquiry: Inquiry) -> None:
-        """Ask for the reply to ``message_id`` when it does not come."""
-        waiter = self._waiters.get(message_id)
-        if waiter is not None and waiter.inquiry is None:
-            waiter.delay = inquiry.first
-            waiter.due = time.monotonic() + inquiry.first
-            waiter.inquiry = inquiry
+    def go_after(self, pending: PendingReply, route: Route, first: float = FIRST_LOOK) -> None:
+        """Ask for the reply when it has not come after ``first`` seconds."""
+        if pending.route is None:
+            pending.delay = first
+            pending.due = time.monotonic() + first
+            pending.route = route
             if self._thread is None:
                 self._start()
 
     def arrived(self, sender: str, reply: Reply) -> None:
         """A reply came; only the one who was asked may answer."""
-        waiter = self._waiters.get(reply.answers)
-        if waiter is None:
+        pending = self._pending.get(reply.answers)
+        if pending is None:
             logger.debug("Nobody waits for the reply to %s.", reply.answers)
-        elif waiter.sender != sender:
+        elif pending.sender != sender:
             logger.warning("Dropped a forged reply to %s: it came from another user.", reply.answers)
         elif not reply.pending:
-            resolve(waiter.reply, reply)
-        elif reply.unknown and waiter.inquiry is not None and waiter.inquiry.resend is not None:
+            self.settle(pending, reply)
+        elif reply.unknown and pending.data is not None:
             logger.warning("Message %s never arrived; it is sent again.", reply.answers)
-            waiter.inquiry.resend()
+            self._resend(pending)
+
+    def settle(self, pending: PendingReply, outcome: Reply | BaseException) -> None:
+        """The wait is over, unless it was before."""
+        self.forget(pending)
+        try:
+            if isinstance(outcome, BaseException):
+                pending.set_exception(outcome)
+            else:
+                pending.set_result(outcome)
+        except InvalidStateError:
+            logger.debug("A reply came after its future had ended.")
+
+    def forget(self, pending: PendingReply) -> None:
+        """Nobody waits any more."""
+        if self._pending.get(pending.message_id) is pending:
+            self._pending.pop(pending.message_id, None)
 
     def close(self) -> None:
         """Fail everybody who waits. Idempotent."""
         self._closed.set()
         with self._lock:
-            waiting = [waiter.reply for waiter in self._waiters.values()]
-        for reply in waiting:
-            resolve(reply, BrokerUnavailableError("The session was closed.", hint="Reopen the future by its key."))
-
-    def _forget(self, message_id: str, reply: Future[Reply]) -> None:
-        waiter = self._waiters.get(message_id)
-        if waiter is not None and waiter.reply is reply:
-            self._waiters.pop(message_id, None)
+            left = list(self._pending.values())
+        closed = BrokerUnavailableError("The session was closed.", hint="Reopen the future by its key.")
+        for pending in left:
+            self.settle(pending, closed)
 
     def _start(self) -> None:
         with self._lock:
@@ -102,24 +112,13 @@ class Waiting:
     def _look(self) -> None:
         while not self._closed.wait(TICK):
             now = time.monotonic()
-            with self._lock:
-                late = [one for one in self._waiters.values() if one.inquiry is not None and one.due <= now]
-            for waiter in late:
-                waiter.delay = min(2 * waiter.delay, LONGEST_LOOK)
-                waiter.due = now + waiter.delay
+            for pending in [one for one in list(self._pending.values()) if one.route is not None and one.due <= now]:
+                if pending.done():
+                    self.forget(pending)
+                    continue
+                pending.delay = min(2 * pending.delay, LONGEST_LOOK)
+                pending.due = now + pending.delay
                 try:
-                    if waiter.inquiry is not None:
-                        waiter.inquiry.ask()
+                    self._ask(pending)
                 except Exception as error:  # the broker may be away; the next time it may not
                     logger.debug("Could not ask for a reply: %s", error)
-
-
-def resolve(reply: Future[Reply], outcome: Reply | BaseException) -> None:
-    """Resolve ``reply`` unless it has ended."""
-    try:
-        if isinstance(outcome, BaseException):
-            reply.set_exception(outcome)
-        else:
-            reply.set_result(outcome)
-    except InvalidStateError:
-        logger.debug("A reply came after its future had ended.")

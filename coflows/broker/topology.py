@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from coflows.broker.base import QueueSpec
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import ReplyAddress, ReplyMode
@@ -39,9 +41,19 @@ def dispatch_queues(user_id: str, dispatch_point: str, partitions: int) -> list[
     return [dispatch_queue(user_id, dispatch_point, partition) for partition in (None, *range(partitions))]
 
 
-def instance_queue(address: InstanceAddress) -> str:
-    """The queue that an instance's messages go to."""
-    return dispatch_queue(address.user_id, address.dispatch_point, address.partition).name
+class Route(NamedTuple):
+    """The way to an instance: the queue that its messages go to, and what their order is kept within (the instance;
+    None at a parallel endpoint)."""
+
+    address: InstanceAddress
+    queue: str
+    ordered: str | None
+
+
+def route_to(address: InstanceAddress) -> Route:
+    """The way to an instance."""
+    queue = dispatch_queue(address.user_id, address.dispatch_point, address.partition).name
+    return Route(address, queue, None if address.partition is None else address.flow_id)
 
 
 def reply_queue(address: ReplyAddress) -> str:

@@ -52,12 +52,16 @@ def _check_bounds(value: Any, max_depth: int, max_items: int) -> None:
     for _ in range(max_depth + 1):
         below: list[Any] = []
         for one in level:
-            if isinstance(one, dict):
-                items += len(one)
-                below.extend(inner for inner in one.values() if isinstance(inner, (dict, list)))
-            elif isinstance(one, list):
-                items += len(one)
-                below.extend(inner for inner in one if isinstance(inner, (dict, list)))
+            kind = type(one)
+            if kind is dict:
+                one = one.values()
+            elif kind is not list:
+                continue
+            items += len(one)
+            for inner in one:
+                kind = type(inner)
+                if kind is dict or kind is list:
+                    below.append(inner)
         if items > max_items:
             raise SerializationError(f"Value has more than {max_items} elements.")
         if not below:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from coflows.broker.topology import reply_queue, session_queue
 from coflows.dispatch.records import Outgoing, TurnRecord
+from coflows.model.calls import Call, Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import done_key, reply_key
 from coflows.model.messages import ReplyAddress, ReplyMode, new_message_id
-from coflows.model.wire import Call, Recall, Reply
+from coflows.model.wire import Recall
 from coflows.session import Session
 from coflows.store.base import Store
 
@@ -21,9 +22,9 @@ def refusal(session: Session, reply_to: ReplyAddress, failure: Failure) -> Outgo
     """The reply that says why there is no other."""
     payload: Reply | Call
     if reply_to.mode is ReplyMode.PUSH and reply_to.flow_id is not None:
-        payload = Call.made(flow_id=reply_to.flow_id, answers=reply_to.message_id, failure=failure.to_dict())
+        payload = Call(reply_to.flow_id, answers=reply_to.message_id, failure=failure.to_dict())
     else:
-        payload = Reply.made(answers=reply_to.message_id, failure=failure.to_dict())
+        payload = Reply(reply_to.message_id, failure=failure.to_dict())
     data = session.encode(payload)
     queue, answers = reply_queue(reply_to), reply_to.message_id
     return Outgoing(queue, reply_to.user_id, new_message_id(), answers, data, ordered_for(reply_to))
@@ -41,5 +42,5 @@ def recorded(session: Session, store: Store, recall: Recall, sender: str, *, unk
             return Outgoing(queue, sender, new_message_id(), recall.message_id, answer.data)
     own = store.get(done_key(recall.flow_id, recall.message_id))
     # A message that was worked off is not unknown, though its answer is still to come.
-    pending = session.encode(Reply.made(answers=recall.message_id, pending=True, unknown=unknown and own is None))
+    pending = session.encode(Reply(recall.message_id, pending=True, unknown=unknown and own is None))
     return Outgoing(queue, sender, new_message_id(), recall.message_id, pending)

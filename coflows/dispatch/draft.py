@@ -19,25 +19,28 @@ class Content:
     writes: dict[str, bytes] = field(default_factory=dict)
     deletes: dict[str, None] = field(default_factory=dict)
     conditions: dict[str, int] = field(default_factory=dict)
-    turns: list[tuple[Job, tuple[Outgoing, ...]]] = field(default_factory=list)
+    orders: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """How far the messages of a stream are worked off then, and when the last of them was sent."""
+    turns: list[tuple[Job, list[Outgoing]]] = field(default_factory=list)
     loaded: dict[str, Loaded] = field(default_factory=dict)
     """The flows whose turns went well, as they are in memory."""
 
     def add(
         self,
         job: Job,
-        sent: Iterable[Outgoing],
+        sent: list[Outgoing],
         writes: Mapping[str, bytes],
         deletes: Iterable[str],
         conditions: Mapping[str, int],
     ) -> None:
         """One more turn."""
-        self.turns.append((job, tuple(sent)))
+        self.turns.append((job, sent))
         for key in deletes:
             self.writes.pop(key, None)
             self.deletes[key] = None
-        for key in writes:
-            self.deletes.pop(key, None)
+        if self.deletes:
+            for key in writes:
+                self.deletes.pop(key, None)
         self.writes.update(writes)
         self.conditions.update(conditions)
 

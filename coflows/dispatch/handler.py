@@ -7,13 +7,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coflows.client import Client
 from coflows.codec.state import encode_state
-from coflows.codec.wire import encode
 from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
 from coflows.dispatch.attempts import begin_again, pause_before
@@ -34,11 +33,11 @@ from coflows.errors import (
 )
 from coflows.failpoints import Failpoints
 from coflows.instances import Instance
+from coflows.model.calls import Call
 from coflows.model.failure import Failure
 from coflows.model.layout import attempts_key, call_key, dead_key, done_key, metadata_key, order_key, reply_key
 from coflows.model.messages import FlowMessage, ReplyAddress
 from coflows.model.names import LOCAL
-from coflows.model.wire import Call
 from coflows.store.base import ABSENT
 
 if TYPE_CHECKING:
@@ -77,20 +76,20 @@ class Handler:
             self._refresh(job)
         if job.done is not None:
             logger.info("Message %s was worked off before; its reply is sent again.", job.incoming.message_id)
-            self._runner.finish(job, TurnRecord.decode(job.done.value).sent)
+            self._runner.finish([(job, TurnRecord.decode(job.done.value).sent)])
             return True
-        call = job.payload
+        call, flow_id = job.payload, job.payload.flow_id
         try:
             message, push = self._read(job, call)
-            instance = self.loader.find(call.flow_id, job.metadata)
+            instance = self.loader.find(flow_id, job.metadata)
             self._check_access(job, instance, push)
             if job.late:
                 raise OutOfOrderError(
                     "The message came after later ones had been worked off.", hint="Send it again, as a new message."
                 )
-            loaded = work.loaded.get(call.flow_id)
+            loaded = work.loaded.get(flow_id)
             if loaded is None or loaded.parallel or loaded.instance.version != instance.version:
-                loaded = work.loaded[call.flow_id] = self.loader.load(instance)
+                loaded = work.loaded[flow_id] = self.loader.load(instance)
         except StoreError:
             raise
         except CoflowsError as error:
@@ -103,7 +102,7 @@ class Handler:
             origin=push.origin if push else message.reply_to,
             secrets=self._secrets,
             private_keys=loaded.private_keys,
-            pause=lambda: self._runner.pause(work),
+            pause=partial(self._runner.pause, work),
         )
         if job.again and not self._begin_again(work, job, turn):
             return False
@@ -125,13 +124,14 @@ class Handler:
     def _read(self, job: Job, call: Call) -> tuple[FlowMessage, PushCall | None]:
         """The message, and for a push reply the call that it answers. AccessDeniedError when nobody asked for it."""
         incoming = job.incoming
-        nothing = {"data": {}, "message_id": incoming.message_id, "created_at": 0}
-        message = replace(
-            FlowMessage.from_dict(call.message or nothing),
-            message_id=incoming.message_id,
-            sender=incoming.sender,
-            reply_to=_reply_address(job, call),
-            input_message_id=call.answers,
+        message = FlowMessage(
+            call.data or {},
+            incoming.message_id,
+            call.answers,
+            call.created_at,
+            incoming.sender,
+            call.src_flow_id,
+            _reply_address(job, call),
         )
         if call.answers is None:
             return message, None
@@ -147,7 +147,7 @@ class Handler:
         own = sender == self._cl.user_id
         mounted = instance.path.client not in (LOCAL, self._cl.user_id) and instance.path.client == sender
         right_queue = instance.address.partition == (None if lease is None else lease.partition)
-        if not (right_queue and (own or mounted or push is not None or self.loader.is_singleton(instance))):
+        if not (right_queue and (mounted or own or push is not None or self.loader.is_singleton(instance))):
             raise InstanceNotFoundError(
                 f"There is no instance {instance.path.flow_id}.",
                 hint="It may have been deleted; fetch one with get_flow_instance.",
@@ -160,10 +160,10 @@ class Handler:
             reply_to = _reply_address(job, call)
         except CoflowsError as malformed:
             logger.warning("Dropped a message with a malformed reply address: %s", malformed)
-            self._runner.finish(job, ())
+            self._runner.finish([(job, ())])
             return
         sent = () if reply_to is None else (refusal(self._cl.session, reply_to, Failure.of(error)),)
-        self._runner.finish(job, sent)
+        self._runner.finish([(job, sent)])
 
     # -- once more ---------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Handler:
             outcome = loaded.flow.run(turn.message)
         except BaseException as error:
             return self._raised(work, turn, error)
-        if not inspect.isawaitable(outcome):
+        if outcome is None or isinstance(outcome, dict) or not inspect.isawaitable(outcome):
             return self._ran(work, turn, loaded, outcome)
         self.write(work)
         work.elsewhere = True
@@ -267,7 +267,7 @@ class Handler:
         assert job is not None
         flow_id, message, lease = turn.flow_id, turn.message, job.source.lease
         done = done_key(flow_id, message.message_id)
-        writes = {done: TurnRecord(tuple(turn.sent)).encode(), **turn.calls}
+        writes = {done: TurnRecord(turn.sent).encode(), **turn.calls}
         for one in turn.sent:
             if one.answers is not None and one.answers != message.message_id:
                 writes[reply_key(flow_id, one.answers)] = message.message_id.encode()
@@ -275,11 +275,9 @@ class Handler:
             writes[loaded.instance.path.key("state")] = state
             loaded.state = state
         conditions = {done: ABSENT, metadata_key(flow_id): loaded.instance.version}
+        place = job.incoming.place
         if lease is not None and job.epoch is not None:
             conditions[lease.key] = job.epoch
-            place = job.incoming.place
-            if place is not None:
-                writes[order_key(flow_id, place.stream)] = encode({"passed": place.number, "at": message.created_at})
         deletes = [] if message.input_message_id is None else [call_key(flow_id, message.input_message_id)]
         if job.again:
             deletes.append(attempts_key(flow_id, message.message_id))
@@ -290,21 +288,25 @@ class Handler:
         with work.draft.lock:
             content = work.draft.content()
             content.add(job, turn.sent, writes, deletes, conditions)
+            if lease is not None and place is not None:
+                content.orders[order_key(flow_id, place.stream)] = (place.number, message.created_at)
             if failed:
                 content.loaded.pop(flow_id, None)
-            else:
+            elif not loaded.parallel:
                 content.loaded[flow_id] = loaded
         work.job = None
-        if failed:
+        if loaded.parallel:
+            if not failed:
+                self.loader.keep(loaded)
+        elif failed:
             # The flow in memory may have changed before it raised; the next turn begins from what is committed.
             self.loader.forget(flow_id)
             del work.loaded[flow_id]
-        return not failed and not work.elsewhere
+        return not (failed or work.elsewhere)
 
 
 def _reply_address(job: Job, call: Call) -> ReplyAddress | None:
     """Where the reply goes: to whoever sent the message, and to nobody else."""
     if call.reply is None:
         return None
-    proven = {"user_id": job.incoming.sender, "message_id": job.incoming.message_id}
-    return ReplyAddress.from_dict({**call.reply, **proven})
+    return ReplyAddress.proven(call.reply, job.incoming.sender, job.incoming.message_id)

@@ -19,8 +19,10 @@ from coflows.dispatch.job import Job, Source
 from coflows.dispatch.sequencing import Sequencer
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, StoreError
+from coflows.identity.sealing import Item
+from coflows.model.calls import Call
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
-from coflows.model.wire import Call, Cancel, DispatchPayload, Recall, Replay, read_payload
+from coflows.model.wire import Cancel, DispatchPayload, Recall, Replay, read_payload
 from coflows.parcel import Parcel
 from coflows.session import Incoming, Session
 from coflows.store.base import Store
@@ -38,7 +40,7 @@ class Intake:
         self._session = session
         self._store = store
         self._runner = runner
-        self._payloads: TypeAdapter[Call | Recall | Cancel | Replay] = TypeAdapter(DispatchPayload)
+        self._payloads: TypeAdapter[Recall | Cancel | Replay] = TypeAdapter(DispatchPayload)
         self._waiting: deque[tuple[Delivery, Source]] = deque()
         self._scheduled = False
         self._lock = threading.Lock()
@@ -114,14 +116,15 @@ class Intake:
     def _open_parcel(self, delivery: Delivery, source: Source, epoch: int | None, jobs: list[Job]) -> None:
         try:
             opened = self._session.open(delivery.body)
-            read_items = [self._session.read(opened.sender, item) for item in opened.items]
-            payloads = [read_payload(self._payloads, incoming.value) for incoming in read_items]
+            read_items = [self._read_item(opened.sender, item) for item in opened.items]
         except CoflowsError as error:
             logger.warning("Rejected a message from %s: %s", delivery.queue, error)
             delivery.reject(f"{error.code}: {error}")
             return
-        parcel = Parcel(delivery, len(payloads))
-        for incoming, payload in zip(read_items, payloads, strict=True):
+        parcel = Parcel(delivery, len(read_items))
+        partitioned = source.lease is not None
+        own: list[Job] = []
+        for incoming, payload in read_items:
             replayed = None
             if isinstance(payload, Replay):
                 replayed = payload.letter
@@ -130,23 +133,34 @@ class Intake:
                     parcel.settle()
                     continue
                 incoming, payload = letter
-            if isinstance(payload, Call):
-                lane = payload.flow_id if source.lease is not None else f"{incoming.message_id}.{incoming.sender}"
-                job = Job(
-                    parcel, incoming, payload, source, epoch, lane=lane, again=delivery.redelivered, letter=replayed
-                )
-                first = self._open.setdefault(job.key, job)
-                if first is not job:
-                    first.twins.append(parcel)
-                    job.twin = True
-                    jobs.append(job)
-                elif source.track(job):
-                    jobs.append(job)
-                else:
-                    self._open.pop(job.key, None)
-            else:
+            if not isinstance(payload, Call):
                 self._aside(incoming, payload)
                 parcel.settle()
+                continue
+            sender, message_id = incoming.sender, incoming.message_id
+            key = (sender, payload.flow_id, message_id)
+            lane = payload.flow_id if partitioned else f"{message_id}.{sender}"
+            job = Job(
+                parcel, incoming, payload, source, key, epoch, lane=lane, again=delivery.redelivered, letter=replayed
+            )
+            first = self._open.setdefault(key, job)
+            if first is job:
+                own.append(job)
+            else:
+                first.twins.append(parcel)
+                job.twin = True
+            jobs.append(job)
+        if not source.track(own):
+            for job in own:
+                self._open.pop(job.key, None)
+                jobs.remove(job)
+
+    def _read_item(self, sender: str, item: Item) -> tuple[Incoming, Call | Recall | Cancel | Replay]:
+        incoming = self._session.read(sender, item)
+        value = incoming.value
+        if isinstance(value, dict) and value.get("kind") == "call":
+            return incoming, Call.from_dict(value)
+        return incoming, read_payload(self._payloads, value)
 
     def _letter(self, replay: Incoming, payload: Replay) -> tuple[Incoming, Call] | None:
         """The message of a dead letter, as it came first; only its owner may have it replayed."""
@@ -156,16 +170,14 @@ class Intake:
             logger.info("Dead letter %s is not there (any more); it is not replayed.", payload.letter)
             return None
         value = decode(opened.payload, max_bytes=len(opened.payload))
-        call = read_payload(self._payloads, value)
-        assert isinstance(call, Call)
-        return Incoming(opened.sender, opened.message_id, value, opened.payload), call
+        return Incoming(opened.sender, opened.message_id, value, opened.payload), Call.from_dict(value)
 
     def _aside(self, incoming: Incoming, payload: Recall | Cancel) -> None:
         """What is about a message, and no message itself."""
         job = self._open.get((incoming.sender, payload.flow_id, payload.message_id))
         if isinstance(payload, Recall):
             answer = recorded(self._session, self._store, payload, incoming.sender, unknown=job is None)
-            self._runner.publish([answer])
+            self._runner.publish(answer)
         elif job is not None:
             job.cancelled = True
             if job.on_cancel is not None:
@@ -174,28 +186,38 @@ class Intake:
     def _look_up(self, jobs: list[Job]) -> None:
         keys: dict[str, None] = {}
         for job in jobs:
-            flow_id, place = job.payload.flow_id, job.incoming.place
-            keys[done_key(flow_id, job.incoming.message_id)] = None
+            flow_id, place, lease = job.payload.flow_id, job.incoming.place, job.source.lease
             keys[metadata_key(flow_id)] = None
-            if job.source.lease is not None:
-                keys[job.source.lease.key] = None
-            if place is not None and not self._sequencer.knows((flow_id, place.stream)):
-                keys[order_key(flow_id, place.stream)] = None
+            if lease is not None:
+                keys[lease.key] = None
+                if place is not None and not self._sequencer.knows((flow_id, place.stream)):
+                    keys[order_key(flow_id, place.stream)] = None
+            if place is None or lease is None:
+                keys[done_key(flow_id, job.incoming.message_id)] = None
         if not keys:
             return
         found = self._store.get_many(keys)
+        doubtful: dict[str, Job] = {}
         for job in jobs:
-            flow_id, place = job.payload.flow_id, job.incoming.place
-            job.done = found.get(done_key(flow_id, job.incoming.message_id))
+            flow_id, place, lease = job.payload.flow_id, job.incoming.place, job.source.lease
+            done = done_key(flow_id, job.incoming.message_id)
+            job.done = found.get(done)
             job.metadata = found.get(metadata_key(flow_id))
-            lease = job.source.lease
-            if lease is not None:
-                holder = found.get(lease.key)
-                job.held = holder is not None and holder.version == job.epoch
-            if place is not None and lease is not None and job.held:
-                self._flows.setdefault(lease.partition, set()).add(flow_id)
-                entry = found.get(order_key(flow_id, place.stream))
-                self._sequencer.begin((flow_id, place.stream), 0 if entry is None else read(entry.value)["passed"])
+            if lease is None:
+                continue
+            holder = found.get(lease.key)
+            job.held = holder is not None and holder.version == job.epoch
+            if place is not None and job.held:
+                key = (flow_id, place.stream)
+                if not self._sequencer.knows(key):
+                    self._flows.setdefault(lease.partition, set()).add(flow_id)
+                    entry = found.get(order_key(flow_id, place.stream))
+                    self._sequencer.begin(key, 0 if entry is None else read(entry.value)["passed"])
+                # A number that was not let through yet cannot have been worked off: no need to look for its record.
+                if self._sequencer.is_late(key, place.number):
+                    doubtful[done] = job
+        for entry in self._store.get_many(doubtful).values() if doubtful else ():
+            doubtful[entry.key].done = entry
 
     def _retake(self, jobs: list[Job]) -> None:
         """A connection that was lost may have given a partition to another worker and back, unnoticed: what is known of

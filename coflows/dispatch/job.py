@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from coflows.dispatch.lease import Lease
-from coflows.model.wire import Call
+from coflows.model.calls import Call
 from coflows.parcel import Parcel
 from coflows.session import Incoming
 from coflows.store.base import Entry
@@ -20,11 +20,11 @@ class Source(Protocol):
     def lease(self) -> Lease | None:
         """The lease of the partition; None for the queue of parallel endpoints."""
 
-    def track(self, job: Job) -> bool:
-        """The job is to be worked off; False when nothing new is taken."""
+    def track(self, jobs: Iterable[Job]) -> bool:
+        """The jobs are to be worked off; False when nothing new is taken."""
 
-    def settled(self, job: Job) -> None:
-        """The job's delivery is settled, or given up."""
+    def settled(self, jobs: Iterable[Job]) -> None:
+        """The jobs' deliveries are settled, or given up."""
 
     def start_over(self) -> None:
         """Something went wrong: give all that is unsettled back in order, and begin again."""
@@ -39,6 +39,8 @@ class Job:
     incoming: Incoming
     payload: Call
     source: Source
+    key: tuple[str, str, str]
+    """What makes it the same message: who sent it, to which instance, and its id."""
     epoch: int | None = None
     done: Entry | None = None
     metadata: Entry | None = None
@@ -59,14 +61,8 @@ class Job:
     letter: str | None = None
     """The dead letter that it is, replayed."""
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What makes it the same message: who sent it, to which instance, and its id."""
-        return self.incoming.sender, self.payload.flow_id, self.incoming.message_id
-
     def settle(self, *, again: bool = False) -> None:
         """Acknowledge, or give back."""
         self.parcel.settle(again=again)
         for twin in self.twins:
             twin.settle()
-        self.source.settled(self)

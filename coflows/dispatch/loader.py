@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import Any
 
 from coflows.codec.state import decode_state
 from coflows.endpoints import find_endpoint, read
-from coflows.errors import FlowClassError, InstanceNotFoundError
+from coflows.errors import FlowClassError, FlowConfigError, InstanceNotFoundError
 from coflows.flows import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import Instance, find_instance
 from coflows.store.base import Entry, Store
 
 CACHE_SIZE = 10_000
+MAX_IDLE = 64
+"""Flows of one parallel instance that are kept for later turns."""
 
 
 @dataclass(slots=True)
@@ -39,11 +41,13 @@ class _Blueprint:
     flow_class: type[Flow]
     config: dict[str, Any]
     parallel: bool
+    singleton: bool
     version: int
 
 
 class Loader:
-    """Thread-safe. An instance's cached flow is only asked for by the turn that has the instance's lane."""
+    """Thread-safe. An instance's cached flow is only asked for by the turn that has the instance's lane; of a parallel
+    endpoint's there are as many as turns run at once."""
 
     def __init__(self, store: Store, base_paths: Sequence[Path]) -> None:
         self._store = store
@@ -51,13 +55,13 @@ class Loader:
         self._cache: OrderedDict[str, Loaded] = OrderedDict()
         self._instances: OrderedDict[str, Instance] = OrderedDict()
         self._blueprints: OrderedDict[str, _Blueprint] = OrderedDict()
+        self._idle: OrderedDict[str, deque[Loaded]] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, flow_id: str, metadata: Entry | None) -> Instance:
         """The instance, given its metadata as read just now; raises InstanceNotFoundError."""
         if metadata is not None:
-            with self._lock:
-                cached = self._instances.get(flow_id)
+            cached = self._instances.get(flow_id)
             if cached is not None and metadata.version == cached.version:
                 return cached
             instance = find_instance(self._store, flow_id, metadata)
@@ -75,6 +79,16 @@ class Loader:
     def load(self, instance: Instance) -> Loaded:
         """A flow with its config and state. Raises FlowClassError or FlowConfigError."""
         flow_id = instance.path.flow_id
+        idle = self._idle.get(flow_id)
+        if idle is not None:
+            try:
+                loaded = idle.pop()
+            except IndexError:
+                return self._build(instance)
+            if loaded.instance.version == instance.version:
+                loaded.flow.set_up_flow_state()
+                return loaded
+            return self._build(instance)
         with self._lock:
             cached = self._cache.get(flow_id)
             if cached is not None and cached.instance.version == instance.version:
@@ -84,15 +98,26 @@ class Loader:
 
     def is_singleton(self, instance: Instance) -> bool:
         """Whether it belongs to its endpoint rather than to who mounted it."""
-        endpoint = find_endpoint(self._store, instance.path.endpoint)
-        return endpoint is not None and endpoint.singleton
+        try:
+            return self._blueprint(instance).singleton
+        except (FlowClassError, FlowConfigError):
+            return False
 
     def keep(self, loaded: Loaded) -> None:
-        """Use it again for the next turn, now that its state is committed."""
+        """Use it again for the next turn: now that its state is committed, or (of a parallel endpoint) that its turn
+        went well."""
+        flow_id = loaded.instance.path.flow_id
         if loaded.parallel:
+            idle = self._idle.get(flow_id)
+            if idle is None:
+                with self._lock:
+                    idle = self._idle.setdefault(flow_id, deque(maxlen=MAX_IDLE))
+                    if len(self._idle) > CACHE_SIZE:
+                        self._idle.popitem(last=False)
+            idle.append(loaded)
             return
         with self._lock:
-            self._cache[loaded.instance.path.flow_id] = loaded
+            self._cache[flow_id] = loaded
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
 
@@ -100,6 +125,7 @@ class Loader:
         """Build it anew for the next turn, from what is committed."""
         with self._lock:
             self._cache.pop(flow_id, None)
+            self._idle.pop(flow_id, None)
 
     def forget_partition(self, partition: int) -> None:
         """Forget all instances of a partition: another worker may have changed them."""
@@ -125,8 +151,7 @@ class Loader:
     def _blueprint(self, instance: Instance) -> _Blueprint:
         """The class and config of an instance: read once, for its YAML takes longer than most turns."""
         flow_id = instance.path.flow_id
-        with self._lock:
-            known = self._blueprints.get(flow_id)
+        known = self._blueprints.get(flow_id)
         if known is not None and known.version == instance.version:
             return known
         endpoint = find_endpoint(self._store, instance.path.endpoint)
@@ -135,7 +160,7 @@ class Loader:
             raise FlowClassError(f"Endpoint {instance.path.endpoint!r} was deleted.", hint="Serve it again.")
         flow_class = resolve_flow_class(endpoint.flow_class_name, self._base_paths)
         config = flow_class.get_config(**read(overrides.value))
-        made = _Blueprint(flow_class, config, endpoint.parallel, instance.version)
+        made = _Blueprint(flow_class, config, endpoint.parallel, endpoint.singleton, instance.version)
         with self._lock:
             self._blueprints[flow_id] = made
             if len(self._blueprints) > CACHE_SIZE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
 
 from coflows.broker.base import Consumer, Delivery
 from coflows.broker.topology import dispatch_queue
@@ -74,19 +75,22 @@ class PartitionFeed:
 
     # -- for the runner ----------------------------------------------------------------------------------------
 
-    def track(self, job: Job) -> bool:
+    def track(self, jobs: Iterable[Job]) -> bool:
         """See Source."""
         with self._changed:
             if self._holding:
                 return False
-            self._jobs[job] = None
+            for job in jobs:
+                self._jobs[job] = None
             return True
 
-    def settled(self, job: Job) -> None:
-        """The job's delivery is settled, or given up."""
+    def settled(self, jobs: Iterable[Job]) -> None:
+        """See Source."""
         with self._changed:
-            self._jobs.pop(job, None)
-            self._changed.notify_all()
+            for job in jobs:
+                self._jobs.pop(job, None)
+            if not self._jobs:
+                self._changed.notify_all()
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -99,8 +103,7 @@ class PartitionFeed:
         with self._changed:
             self._holding = True
             jobs = list(self._jobs)
-        for job in self._runner.withdraw(jobs):
-            self.settled(job)
+        self.settled(self._runner.withdraw(jobs))
         deadline = time.monotonic() + wait
         with self._changed:
             self._changed.wait_for(lambda: not self._jobs, max(0.0, deadline - time.monotonic()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from coflows.codec.wire import decode, encode
 from coflows.model.messages import ReplyAddress
@@ -12,8 +13,7 @@ from coflows.model.messages import ReplyAddress
 MAX_RECORD = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """An encoded payload on its way: to which queue, for whom. ``answers`` is the message it replies to, None for a
     message that is no reply."""
 
@@ -31,23 +31,22 @@ class Outgoing:
         return ".session." in self.queue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TurnRecord:
     """A turn that was committed ``at`` (seconds since the epoch), and what it sent."""
 
-    sent: tuple[Outgoing, ...]
+    sent: Sequence[Outgoing]
     at: float = field(default_factory=time.time)
 
     def encode(self) -> bytes:
         """The bytes of it; ``decode`` reads them back."""
-        sent = [[one.queue, one.recipient, one.message_id, one.answers, one.data, one.ordered] for one in self.sent]
-        return encode({"at": self.at, "sent": sent})
+        return encode({"at": self.at, "sent": self.sent})
 
     @classmethod
     def decode(cls, data: bytes) -> TurnRecord:
         """Read a record of the user's own store."""
         value = decode(data, max_bytes=MAX_RECORD)
-        return cls(tuple(Outgoing(*fields) for fields in value["sent"]), value["at"])
+        return cls([Outgoing(*fields) for fields in value["sent"]], value["at"])
 
     def answer_to(self, message_id: str, recipient: str) -> Outgoing | None:
         """What this turn answered to ``recipient``'s message, or None."""

@@ -25,8 +25,12 @@ from coflows.dispatch.records import Outgoing
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError, UnroutableError
 from coflows.failpoints import Failpoints
+from coflows.lines import Message
 
 logger = logging.getLogger(__name__)
+
+Turns = Sequence[tuple[Job, Sequence[Outgoing]]]
+"""Jobs that are over, and what the turn of each sent."""
 
 BUDGET = 0.005
 """Seconds after which a batch begins no further turn: others wait too."""
@@ -146,25 +150,41 @@ class Runner:
         """Whether nothing else waits to be run, as far as can be seen in passing."""
         return self._admission.idle
 
-    def finish(self, job: Job, sent: Sequence[Outgoing]) -> None:
+    def finish(self, turns: Turns) -> None:
         """Publish what was committed; once all of it is confirmed, acknowledge."""
-        self.publish(sent, lambda error: self._settle(job, error))
+        jobs = [job for job, _ in turns]
+        self.publish_all(turns, partial(self._published, jobs))
 
-    def publish(self, sent: Sequence[Outgoing], then: Callable[[BaseException | None], None] | None = None) -> None:
-        """Send, and call ``then`` when all is confirmed, with the first error that is not "no such queue": a session
-        that is gone asks again for what is on record."""
-        if not sent:
-            if then is not None:
-                then(None)
+    def publish_all(self, turns: Turns, then: Callable[[BaseException | None], None]) -> None:
+        """Send what the turns sent, and call ``then`` when all is confirmed, with the first error that is not "no such
+        queue": a session that is gone asks again for what is on record."""
+        queues: dict[str, tuple[str, list[Message]]] = {}
+        for _, sent in turns:
+            for one in sent:
+                queue = queues.get(one.queue)
+                if queue is None:
+                    queue = queues[one.queue] = (one.recipient, [])
+                queue[1].append((one.message_id, one.data, one.ordered))
+        if not queues:
+            then(None)
             return
-        done = _Countdown(len(sent), then)
-        for one in sent:
-            self._session.post(one.queue, one.recipient, one.message_id, one.data, done, ordered=one.ordered)
+        done = _Countdown(len(queues), then)
+        for name, (recipient, messages) in queues.items():
+            self._session.post_many(name, recipient, messages, done)
 
-    def settle(self, job: Job, *, again: bool = False) -> None:
-        """The job is over: its delivery is acknowledged, or given back."""
-        self._intake.ended(job)
-        job.settle(again=again)
+    def publish(self, one: Outgoing) -> None:
+        """Send; nobody needs to know what becomes of it."""
+        self._session.post(one.queue, one.recipient, one.message_id, one.data, _ignore, ordered=one.ordered)
+
+    def settle(self, jobs: Sequence[Job], error: BaseException | None) -> None:
+        """The jobs are over: their deliveries are acknowledged, or after an error given back."""
+        sources: dict[Source, list[Job]] = {}
+        for job in jobs:
+            self._intake.ended(job)
+            job.settle(again=error is not None)
+            sources.setdefault(job.source, []).append(job)
+        for source, settled in sources.items():
+            source.settled(settled)
 
     def give_up(self, job: Job, error: BaseException) -> None:
         """Something of ours failed, not the flow: the message goes back and is worked off again."""
@@ -178,7 +198,7 @@ class Runner:
             logger.warning("Another worker took %s over; what it has not seen goes back.", job.parcel.delivery.queue)
             job.source.start_over()
         self._intake.ended(job)
-        job.source.settled(job)
+        job.source.settled([job])
 
     # -- threads -----------------------------------------------------------------------------------------------
 
@@ -231,11 +251,11 @@ class Runner:
         if work.job is not None:
             self.give_up(work.job, error)
 
-    def _settle(self, job: Job, error: BaseException | None) -> None:
+    def _published(self, jobs: Sequence[Job], error: BaseException | None) -> None:
         self._failpoints.reach("after_publish")
         if error is not None:
-            logger.warning("A reply was not confirmed; message %s goes back: %s", job.incoming.message_id, error)
-        self.settle(job, again=error is not None)
+            logger.warning("Replies were not confirmed; %d message(s) go back: %s", len(jobs), error)
+        self.settle(jobs, error)
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -245,12 +265,16 @@ class Runner:
             return self._loop
 
 
+def _ignore(_error: BaseException | None) -> None:
+    return None
+
+
 class _Countdown:
     """Calls ``then`` when it was called ``left`` times."""
 
     __slots__ = ("_left", "_lock", "_problem", "_then")
 
-    def __init__(self, left: int, then: Callable[[BaseException | None], None] | None) -> None:
+    def __init__(self, left: int, then: Callable[[BaseException | None], None]) -> None:
         self._left = left
         self._then = then
         self._problem: BaseException | None = None
@@ -264,5 +288,5 @@ class _Countdown:
             self._problem = self._problem or error
             self._left -= 1
             last = self._left == 0
-        if last and self._then is not None:
+        if last:
             self._then(self._problem)

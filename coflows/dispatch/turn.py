@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
-from coflows.broker.topology import instance_queue, reply_queue
-from coflows.client import Client, outgoing
+from coflows.broker.topology import Route, reply_queue
+from coflows.client import Client
 from coflows.dispatch.answers import ordered_for
 from coflows.dispatch.records import Outgoing, PushCall
 from coflows.errors import CallCancelledError, FlowConfigError
 from coflows.flows.private import strip_private
-from coflows.futures import FlowFuture
+from coflows.futures import FlowFuture, Pause
 from coflows.instances import Instance
 from coflows.model.address import InstanceAddress
+from coflows.model.calls import Call, Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import call_key
 from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode
-from coflows.model.wire import Call, Reply
 from coflows.proxy import FlowProxy
 
 
@@ -32,6 +32,21 @@ class Turn:
     thread that runs the flow.
     """
 
+    __slots__ = (
+        "_cancelled",
+        "_cl",
+        "_counter",
+        "_futures",
+        "_instance",
+        "_pause",
+        "_private_keys",
+        "calls",
+        "message",
+        "origin",
+        "secrets",
+        "sent",
+    )
+
     def __init__(
         self,
         cl: Client,
@@ -40,8 +55,8 @@ class Turn:
         *,
         origin: ReplyAddress | None,
         secrets: Mapping[str, str],
-        private_keys: Sequence[str] = (),
-        pause: Callable[[], AbstractContextManager[None]],
+        private_keys: tuple[str, ...],
+        pause: Pause,
     ) -> None:
         self.message = message
         self.origin = origin
@@ -50,7 +65,7 @@ class Turn:
         self.calls: dict[str, bytes] = {}
         self._cl = cl
         self._instance = instance
-        self._private_keys = tuple(private_keys)
+        self._private_keys = private_keys
         self._pause = pause
         self._counter = 0
         self._futures: list[FlowFuture] = []
@@ -84,10 +99,21 @@ class Turn:
         return f"{self.flow_id}.{self.message.message_id}"
 
     def new_message_id(self, data: Mapping[str, Any]) -> str:
-        """An id from the input message, the number of the call, and the data: the same when the turn runs again."""
+        """An id for a reply, from the input message and the number of what is sent: the same when the turn runs again.
+        It leaves with the turn's commit, so that there is never another one under it."""
+        return self._derive("")
+
+    def new_call_id(self, data: Mapping[str, Any]) -> str:
+        """``new_message_id`` for what may leave before the commit: from the data too, since a turn that runs again may
+        ask something else, which must not get the answer to the first question."""
+        return self._derive(repr(data))
+
+    def _derive(self, data: str) -> str:
         self._counter += 1
-        text = f"{self.flow_id}\0{self.message.message_id}\0{self._counter}\0{data!r}"
-        return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        source = self.message.message_id
+        text = f"{self._instance.address.flow_id}\0{source}\0{self._counter}\0{data}"
+        # The same moment in front as in the input's id, for what that is good for.
+        return source[:12] + blake2b(text.encode(errors="surrogatepass"), digest_size=10).hexdigest()
 
     def send(self, message: FlowMessage) -> None:
         """Send a reply, when the turn is committed; nothing happens when nobody waits for it."""
@@ -105,38 +131,31 @@ class Turn:
 
     # -- for the proxies of its subflows -----------------------------------------------------------------------
 
-    def call(self, address: InstanceAddress, message: FlowMessage, *, confirm: bool) -> FlowFuture:
+    def call(self, route: Route, message: FlowMessage, *, confirm: bool) -> FlowFuture:
         """Send now; waiting for the future lets other turns run."""
         self.check_cancelled()
         message = self._without_private(message)
-        future = self._cl.call(address, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._waits)
+        future = self._cl.call(route, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._waits)
         self._futures.append(future)
         return future
 
-    def post(self, address: InstanceAddress, message: FlowMessage, *, push: bool) -> None:
+    def post(self, route: Route, message: FlowMessage, *, push: bool) -> None:
         """Send when the turn is committed; with ``push`` the reply becomes a turn of this instance."""
         message = self._without_private(message)
         own = self._instance.address
-        reply_to = ReplyAddress(
-            ReplyMode.PUSH,
-            self._cl.user_id,
-            message.message_id,
-            flow_id=own.flow_id,
-            dispatch_point=own.dispatch_point,
-            partition=own.partition,
-        )
-        call = Call.made(
-            flow_id=address.flow_id,
-            message=outgoing(message, self.flow_id),
-            reply=reply_to.to_dict() if push else None,
-        )
-        ordered = None if address.partition is None else address.flow_id
-        self._add(instance_queue(address), address.user_id, message.message_id, None, call, ordered)
+        reply: dict[str, Any] | None = None
         if push:
-            record = PushCall(address.user_id, self.origin)
-            self.calls[call_key(self.flow_id, message.message_id)] = record.encode()
+            reply = {"mode": str(ReplyMode.PUSH), "flow_id": own.flow_id, "dispatch_point": own.dispatch_point}
+            reply["partition"] = own.partition
+        call = Call(route.address.flow_id, message.data, message.created_at, self.flow_id, reply)
+        recipient = route.address.user_id
+        self._add(route.queue, recipient, message.message_id, None, call, route.ordered)
+        if push:
+            self.calls[call_key(self.flow_id, message.message_id)] = PushCall(recipient, self.origin).encode()
 
     def _without_private(self, message: FlowMessage) -> FlowMessage:
+        if not self._private_keys:
+            return message
         return replace(message, data=strip_private(message.data, self._private_keys))
 
     @contextmanager
@@ -170,17 +189,18 @@ class Turn:
         self, reply_to: ReplyAddress, *, message: FlowMessage | None = None, failure: Failure | None = None
     ) -> None:
         answers = reply_to.message_id
-        body = None
-        if message is not None:
-            body = {**outgoing(message, self.flow_id), "input_message_id": answers}
-        problem = failure.to_dict() if failure else None
-        message_id = message.message_id if message else self.new_message_id({"failure": answers})
+        message_id = message.message_id if message else self.new_message_id({})
         payload: Reply | Call
         if reply_to.mode is ReplyMode.PUSH:
             assert reply_to.flow_id is not None
-            payload = Call.made(flow_id=reply_to.flow_id, message=body, answers=answers, failure=problem)
+            payload = Call(reply_to.flow_id, answers=answers)
         else:
-            payload = Reply.made(answers=answers, message=body, failure=problem)
+            payload = Reply(answers, message_id=message_id)
+        if message is not None:
+            payload.data, payload.created_at = message.data, message.created_at
+            payload.src_flow_id = self.flow_id
+        if failure is not None:
+            payload.failure = failure.to_dict()
         self._add(reply_queue(reply_to), reply_to.user_id, message_id, answers, payload, ordered_for(reply_to))
 
     def _add(
@@ -203,17 +223,17 @@ class TurnPort:
         self._turn = turn
 
     def new_message_id(self, data: dict[str, Any]) -> str:
-        """An id that is the same when the turn runs again."""
-        return self._turn.new_message_id(data)
+        """An id that is the same when the turn runs again and asks the same."""
+        return self._turn.new_call_id(data)
 
-    def send(self, address: InstanceAddress, message: FlowMessage) -> None:
+    def send(self, route: Route, message: FlowMessage) -> None:
         """Send when the turn is committed; nobody waits for a reply."""
-        self._turn.post(address, message, push=False)
+        self._turn.post(route, message, push=False)
 
-    def push(self, address: InstanceAddress, message: FlowMessage) -> None:
+    def push(self, route: Route, message: FlowMessage) -> None:
         """Send when the turn is committed; the reply becomes a turn of this instance."""
-        self._turn.post(address, message, push=True)
+        self._turn.post(route, message, push=True)
 
-    def call(self, address: InstanceAddress, message: FlowMessage, *, confirm: bool) -> FlowFuture:
+    def call(self, route: Route, message: FlowMessage, *, confirm: bool) -> FlowFuture:
         """Send now."""
-        return self._turn.call(address, message, confirm=confirm)
+        return self._turn.call(route, message, confirm=confirm)

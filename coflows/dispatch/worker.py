@@ -36,7 +36,7 @@ class DispatchWorker:
         check_dispatch_point(dispatch_point)
         if concurrency < 1:
             raise ConfigurationError(f"A worker's concurrency is at least 1, not {concurrency}.")
-        self.name = new_message_id()[:12]
+        self.name = new_message_id()[-12:]
         self._lock = threading.Lock()
         self._stopped = False
         self._partitions = ensure_point(cl, dispatch_point)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from coflows.codec.wire import encode
 from coflows.dispatch.draft import Content
-from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loader
-from coflows.dispatch.records import Outgoing
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError, StoreError
 from coflows.failpoints import Failpoints
@@ -40,15 +40,16 @@ class Writer:
             return
         early = last and self._may_answer_early(content)
         if early:
-            answered = [self._answer(job, sent) for job, sent in content.turns]
+            jobs = [job for job, _ in content.turns]
+            both = _Both(partial(self._runner.settle, jobs))
+            self._runner.publish_all(content.turns, both)
 
         def written(outcome: int | StoreError) -> None:
             try:
                 if isinstance(outcome, StoreError):
                     self._refused(work, content, outcome)
                 elif early:
-                    for recorded in answered:
-                        recorded(None)
+                    both(None)
                 else:
                     self._committed(content)
             finally:
@@ -56,6 +57,8 @@ class Writer:
                 if last:
                     self._runner.end(work)
 
+        for key, (passed, at) in content.orders.items():
+            content.writes[key] = encode({"passed": passed, "at": at})
         self._failpoints.reach("before_commit")
         # Alone, this thread writes best; with others, all together in the store's.
         now = self._runner.idle or not last
@@ -70,17 +73,11 @@ class Writer:
             for job, sent in content.turns
         )
 
-    def _answer(self, job: Job, sent: Sequence[Outgoing]) -> _Both:
-        both = _Both(lambda error: self._runner.settle(job, again=error is not None))
-        self._runner.publish(sent, both)
-        return both
-
     def _committed(self, content: Content) -> None:
         self._failpoints.reach("after_commit")
         for loaded in content.loaded.values():
             self._loader.keep(loaded)
-        for job, sent in content.turns:
-            self._runner.finish(job, sent)
+        self._runner.finish(content.turns)
 
     def _refused(self, work: Work, content: Content, error: StoreError) -> None:
         for flow_id in {job.payload.flow_id for job, _ in content.turns}:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import nacl.bindings
@@ -31,8 +31,7 @@ MAX_ITEMS = 1024
 """Messages in one envelope."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One message in an envelope. ``number`` counts from 1 the messages of a ``stream`` (16 hex digits: what one
     session sends to one instance), whose order the receiver keeps; without a stream there is no order."""
 

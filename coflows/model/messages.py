@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -14,8 +14,9 @@ from coflows.model.names import check_dispatch_point, check_flow_id, check_token
 
 
 def new_message_id() -> str:
-    """A random id: 128 bits as 32 lowercase hex digits."""
-    return secrets.token_hex(16)
+    """A random id: 32 lowercase hex digits, of which the first 12 are the time in milliseconds (as in a UUID of version
+    7), so that what is stored under ids of the same time lies together."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class ReplyMode(StrEnum):
@@ -29,7 +30,7 @@ class ReplyMode(StrEnum):
     """To the session that asked, and on record at the flow until it is fetched."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplyAddress:
     """Where to send the reply to one message: a session of ``user_id``, or the mailbox of one of his instances.
 
@@ -53,26 +54,31 @@ class ReplyAddress:
     def from_dict(cls, value: Mapping[str, Any]) -> ReplyAddress:
         """Check and build; raises NameInvalidError or SerializationError. Safe on data from other users."""
         try:
-            mode = ReplyMode(value["mode"])
-            address = cls(
-                mode=mode,
-                user_id=check_user_id(value["user_id"]),
-                message_id=check_token(value["message_id"]),
-                session=check_token(value["session"], "Session id") if mode is ReplyMode.STORAGE else None,
-            )
-            if mode is not ReplyMode.PUSH:
-                return address
-            partition = value.get("partition")
-            if partition is not None and not (type(partition) is int and 0 <= partition < 4096):
-                raise SerializationError(f"Reply address has partition {partition!r}.")
-            return replace(
-                address,
-                flow_id=check_flow_id(value["flow_id"]),
-                dispatch_point=check_dispatch_point(value["dispatch_point"]),
-                partition=partition,
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return cls.proven(value, check_user_id(value["user_id"]), check_token(value["message_id"]))
+        except (KeyError, TypeError) as error:
             raise SerializationError(f"Reply address is malformed: {error}.") from error
+
+    @classmethod
+    def proven(cls, value: Mapping[str, Any], user_id: str, message_id: str) -> ReplyAddress:
+        """``from_dict`` where the envelope tells who sent the message and under which id, whatever ``value`` says."""
+        mode = value.get("mode")
+        if mode == "storage":
+            return cls(ReplyMode.STORAGE, user_id, message_id, check_token(value.get("session"), "Session id"))
+        if mode == "no_reply":
+            return cls(ReplyMode.NO_REPLY, user_id, message_id)
+        if mode != "push":
+            raise SerializationError(f"Reply address has the mode {str(mode)[:80]!r}.")
+        partition = value.get("partition")
+        if partition is not None and not (type(partition) is int and 0 <= partition < 4096):
+            raise SerializationError(f"Reply address has partition {str(partition)[:80]}.")
+        return cls(
+            ReplyMode.PUSH,
+            user_id,
+            message_id,
+            flow_id=check_flow_id(value.get("flow_id")),
+            dispatch_point=check_dispatch_point(value.get("dispatch_point")),
+            partition=partition,
+        )
 
 
 @dataclass(slots=True)

@@ -1,9 +1,9 @@
-"""What is inside an envelope: the few kinds of payload that users send each other, checked as they are read."""
+"""What is inside an envelope besides calls and replies (``calls.py``): requests, checked as they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -44,34 +44,7 @@ class Payload(BaseModel):
         return self.model_dump()
 
 
-class FlatPayload(Payload):
-    """A payload without models in it, of which every call needs one. What this side makes is ``made``, unchecked."""
-
-    @classmethod
-    def made(cls, **fields: Any) -> Self:
-        """Build without checking."""
-        return cls.model_construct(**fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A msgpack-able dict, without what is None."""
-        return {name: value for name, value in self.__dict__.items() if value is not None}
-
-
-class Call(FlatPayload):
-    """A message to an instance, or (with ``failure`` or an ``input_message_id`` in it) a push reply to one.
-
-    ``reply`` is the reply address less the user id, which is always the sender's own.
-    """
-
-    kind: Literal["call"] = "call"
-    flow_id: FlowId
-    message: dict[str, Any] | None = None
-    reply: dict[str, Any] | None = None
-    answers: Token | None = None
-    failure: dict[str, Any] | None = None
-
-
-class Recall(FlatPayload):
+class Recall(Payload):
     """Ask for the recorded reply to a message sent before."""
 
     kind: Literal["recall"] = "recall"
@@ -80,7 +53,7 @@ class Recall(FlatPayload):
     session: Token
 
 
-class Cancel(FlatPayload):
+class Cancel(Payload):
     """The sender of a message no longer wants it worked off."""
 
     kind: Literal["cancel"] = "cancel"
@@ -88,24 +61,11 @@ class Cancel(FlatPayload):
     message_id: Token
 
 
-class Replay(FlatPayload):
+class Replay(Payload):
     """From a user to his own worker: work a dead letter of the store off."""
 
     kind: Literal["replay"] = "replay"
     letter: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-
-
-class Reply(FlatPayload):
-    """What a session waits for: a message, a value, or a failure. Or that it is ``pending`` still; ``unknown`` when the
-    message that it asks about never came: send it again."""
-
-    kind: Literal["reply"] = "reply"
-    answers: Token
-    message: dict[str, Any] | None = None
-    value: dict[str, Any] | None = None
-    failure: dict[str, Any] | None = None
-    pending: bool = False
-    unknown: bool = False
 
 
 class FetchItem(Payload):
@@ -147,7 +107,8 @@ class Release(Payload):
     withdrawn: Token | None = None
 
 
-DispatchPayload = Annotated[Call | Recall | Cancel | Replay, Field(discriminator="kind")]
+DispatchPayload = Annotated[Recall | Cancel | Replay, Field(discriminator="kind")]
+"""What a dispatch queue carries besides calls (``calls.py``)."""
 DoorPayload = Annotated[Fetch | Release, Field(discriminator="kind")]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from coflows.errors import StoreError
 
@@ -14,8 +13,7 @@ ABSENT = 0
 """The version of a key that is not there, for use in a commit's conditions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A key, its value, and the version that its last write gave it (greater than every version before it)."""
 
     key: str

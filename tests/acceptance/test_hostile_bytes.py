@@ -13,8 +13,9 @@ from coflows.broker.topology import dispatch_queue, door_queue, session_queue
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
 from coflows.errors import CallTimeoutError, InstanceNotFoundError
 from coflows.identity.sealing import seal
+from coflows.model.calls import Call, Reply
 from coflows.model.messages import new_message_id
-from coflows.model.wire import Call, Fetch, FetchItem
+from coflows.model.wire import Fetch, FetchItem
 from coflows.mounting import Mounted
 from coflows.resolution import derive_id
 from coflows.serving import get_flow_instance, serve_flow
@@ -60,9 +61,7 @@ def test_garbage_goes_to_the_dead_letters(served: tuple[Client, Client]) -> None
 def test_an_expired_message_is_not_worked_off(served: tuple[Client, Client]) -> None:
     owner, client = served
     flow = get_flow_instance(client, "counter", user_id=owner.user_id)
-    call = client.session.encode(
-        Call(flow_id=flow.get_instance_id(), message={"data": {}, "message_id": "0" * 32, "created_at": 0.0})
-    )
+    call = client.session.encode(Call(flow_id=flow.get_instance_id(), data={}))
     sealed = seal(client.identity, owner.user_id, new_message_id(), int(time.time()) - 5, call)
     client.broker.publish(dispatch_queue(owner.user_id, "coflows_dispatch", flow.address.partition).name, sealed)
     assert "expired" in letters(owner, 1)[0]
@@ -76,8 +75,6 @@ def test_a_forged_reply_resolves_nothing(served: tuple[Client, Client], users: U
     message = flow.package_input_message({})
     waiting = client.session.expect(message.message_id, owner.user_id)
     queue = session_queue(client.user_id, client.session.id).name
-    from coflows.model.wire import Reply
-
     forged = Reply(answers=message.message_id, value={"count": 666})
     client.session.send(queue, client.user_id, new_message_id(), forged).result(TIMEOUT)
     assert flow.ask({}, TIMEOUT) == {"count": 1}
@@ -87,11 +84,7 @@ def test_a_forged_reply_resolves_nothing(served: tuple[Client, Client], users: U
 def test_a_push_reply_that_nobody_asked_for_is_refused(served: tuple[Client, Client]) -> None:
     owner, client = served
     flow = get_flow_instance(client, "counter", user_id=owner.user_id)
-    call = Call(
-        flow_id=flow.get_instance_id(),
-        message={"data": {}, "message_id": "0" * 32, "created_at": 0.0},
-        answers="1" * 32,
-    )
+    call = Call(flow_id=flow.get_instance_id(), data={}, answers="1" * 32)
     queue = dispatch_queue(owner.user_id, "coflows_dispatch", flow.address.partition).name
     client.session.send(queue, owner.user_id, new_message_id(), call).result(TIMEOUT)
     assert flow.ask({}, TIMEOUT) == {"count": 1}
@@ -122,7 +115,7 @@ def test_a_repeated_request_gives_the_same_instances(served: tuple[Client, Clien
     answers = []
     for _ in range(2):
         door = door_queue(owner.user_id).name
-        reply, _sent = client.session.request(door, owner.user_id, new_message_id(), fetch, answers=request_id)
+        reply = client.session.request(door, owner.user_id, new_message_id(), fetch, answers=request_id)
         value = reply.result(TIMEOUT).value
         assert value is not None
         answers.append(value["instances"])
