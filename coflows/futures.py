@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError
@@ -127,13 +126,11 @@ class FlowFuture:
         return self._get_data_async().__await__()
 
     async def _get_data_async(self) -> dict[str, Any]:
+        await self._reply.wait_async()
         try:
-            reply = await asyncio.shield(asyncio.wrap_future(self._reply))
-        except asyncio.CancelledError:
-            if self._reply.cancelled():
-                raise self._cancelled() from None
-            raise
-        return self._message(reply).data
+            return self._message(self._reply.result()).data
+        except CancelledError:
+            raise self._cancelled() from None
 
     def _wait(self, timeout: float | None) -> Reply:
         try:
@@ -165,7 +162,11 @@ class FlowFuture:
     def _expired(self, timeout: float | None) -> Reply:
         if self._reply.done():
             return self._reply.result()
-        raise CallTimeoutError(
+        raise self.expired(timeout)
+
+    def expired(self, timeout: float | None) -> CallTimeoutError:
+        """The error for when ``timeout`` seconds have passed."""
+        return CallTimeoutError(
             f"No reply from {self._where} within {timeout} s.",
             hint="The call is not lost: wait again, or keep future.key and give it to cl.reopen_future(key).",
         )

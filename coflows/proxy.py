@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from coflows.broker.topology import Route, route_to
+from coflows.errors import CoflowsError
 from coflows.futures import FlowFuture
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import FlowMessage
@@ -75,8 +76,25 @@ class FlowProxy:
 
     def ask(self, data: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
         """Send ``data`` and wait for the reply's data; ``timeout`` in seconds, None waits for as long as it takes."""
-        message = self.package_input_message(data)
-        return self._port.call(self._route, message, confirm=False).get_data(timeout)
+        return self.submit(data).get_data(timeout)
+
+    async def ask_async(self, data: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """``ask`` for coroutines; many may wait at once."""
+        import asyncio  # Only coroutines need it.
+
+        future = self.submit(data)
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError as error:
+            if isinstance(error, CoflowsError):
+                raise
+            raise future.expired(timeout) from None
+
+    def submit(self, data: dict[str, Any]) -> FlowFuture:
+        """Send ``data``, and give a future of the reply without waiting for anything: it fails when the message could
+        not be made durable. For many calls at once; ``get_reply_future`` returns once the message is durable."""
+        return self._port.call(self._route, self.package_input_message(data), confirm=False)
 
     def _own(self, message: FlowMessage) -> FlowMessage:
         """A received message that is sent on is a new message with the same data."""

@@ -12,6 +12,7 @@ from coflows.broker.topology import Route
 from coflows.errors import BrokerUnavailableError
 from coflows.lines import Place
 from coflows.model.calls import Reply
+from coflows.wakers import Wakers
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,9 @@ class PendingReply(Future[Reply]):
     """The reply to come to one message, which only ``sender`` may give. With a ``route`` it is gone after when it does
     not come; with ``data`` (the message) and its ``place`` the message is sent again when it never arrived."""
 
-    def __init__(self, message_id: str, sender: str) -> None:
+    def __init__(self, message_id: str, sender: str, wakers: Wakers) -> None:
         super().__init__()
+        self._wakers = wakers
         self.message_id = message_id
         self.sender = sender
         self.route: Route | None = None
@@ -34,6 +36,17 @@ class PendingReply(Future[Reply]):
         self.place: Place | None = None
         self.delay = FIRST_LOOK
         self.due = 0.0
+
+    async def wait_async(self) -> None:
+        """Wait until it has ended, without blocking the event loop."""
+        if self.done():
+            return
+        import asyncio  # Costs as much as all of coflows, and only coroutines need it.
+
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self.add_done_callback(lambda _self: self._wakers.wake(loop, waiter))
+        await waiter
 
 
 class Waiting:
@@ -43,6 +56,7 @@ class Waiting:
     def __init__(self, ask: Callable[[PendingReply], None], resend: Callable[[PendingReply], None]) -> None:
         self._ask = ask
         self._resend = resend
+        self._wakers = Wakers()
         self._pending: dict[str, PendingReply] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -53,7 +67,7 @@ class Waiting:
         with self._lock:
             pending = self._pending.get(message_id)
             if pending is None or pending.done():
-                pending = self._pending[message_id] = PendingReply(message_id, sender)
+                pending = self._pending[message_id] = PendingReply(message_id, sender, self._wakers)
             return pending
 
     def go_after(self, pending: PendingReply, route: Route, first: float = FIRST_LOOK) -> None:

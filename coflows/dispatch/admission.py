@@ -86,6 +86,20 @@ class Admission(Generic[Job]):
         self._give_slot(batch)
         return self._fill()
 
+    def detach(self, batch: Batch[Job], lane: str) -> Batch[Job]:
+        """A job that was begun goes on somewhere that takes no slot: it becomes a batch of its own, which has the lane
+        until its ``end``; the others go on without it."""
+        alone: Batch[Job] = Batch(lanes={lane: None}, begun={lane: None})
+        del batch.lanes[lane]
+        batch.begun.pop(lane, None)
+        self._taken[lane] = alone
+        waiting = [entry for entry in batch.waiting if entry[0] == lane]
+        if waiting:
+            # What the batch has of the same lane comes after it.
+            batch.waiting = deque(entry for entry in batch.waiting if entry[0] != lane)
+            self._lanes.setdefault(lane, deque()).extendleft(job for _, job in reversed(waiting))
+        return alone
+
     def let_go(self, batch: Batch[Job]) -> Commands[Job]:
         """What the batch has not begun may start in another."""
         self._put_back(batch)

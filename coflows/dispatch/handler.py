@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from asyncio import CancelledError
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from coflows.codec.state import encode_state
 from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
 from coflows.dispatch.attempts import begin_again, pause_before
+from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.records import PushCall, TurnRecord
@@ -64,9 +66,9 @@ class Handler:
         self._failpoints = failpoints
         self._writer = Writer(cl.store, self.loader, runner, failpoints)
 
-    def write(self, work: Work, *, last: bool = False) -> None:
+    def write(self, work: Work, *, last: bool = False, alone: bool = True) -> None:
         """See Writer."""
-        self._writer.write(work, last=last)
+        self._writer.write(work, last=last, alone=alone)
 
     def handle(self, work: Work, job: Job) -> bool:
         """Work one message off; False when the batch is not to go on with the next one. What it raises is the runtime's
@@ -213,26 +215,54 @@ class Handler:
             return self._raised(work, turn, error)
         if outcome is None or isinstance(outcome, dict) or not inspect.isawaitable(outcome):
             return self._ran(work, turn, loaded, outcome)
-        self.write(work)
-        work.elsewhere = True
+        if not self._built_on_what_is_committed(work, turn.flow_id):
+            if inspect.iscoroutine(outcome):
+                outcome.close()
+            job.fresh, work.job = False, None
+            work.again.append(job)
+            return False
+        self._go_on_elsewhere(work, turn, loaded, outcome)
+        return True
 
-        def ended(done: Future[Any]) -> None:
-            error = CallCancelledError("The message was cancelled.") if done.cancelled() else done.exception()
-            if error is None:
-                self._ran(work, turn, loaded, done.result())
+    def _built_on_what_is_committed(self, work: Work, flow_id: str) -> bool:
+        """Whether no earlier turn of this instance is in the batch's draft; one that is, is written now."""
+        with work.draft.lock:
+            pending = flow_id in work.draft.content().loaded
+        if pending:
+            self.write(work)
+        return not work.draft.broken
+
+    def _go_on_elsewhere(self, work: Work, turn: Turn, loaded: Loaded, outcome: Awaitable[Any]) -> None:
+        """The turn goes on on the event loop, as a batch of its own."""
+        job = work.job
+        assert job is not None
+        work.job = None
+        if not loaded.parallel:
+            work.loaded.pop(turn.flow_id, None)
+        alone = self._runner.detach(work, job)
+        alone.loaded[turn.flow_id] = loaded
+
+        def ended(coroutine: Coroutine) -> None:
+            try:
+                result = coroutine.result()
+            except CancelledError:
+                self._raised(alone, turn, CallCancelledError("The message was cancelled."))
+            except BaseException as error:
+                self._raised(alone, turn, error)
             else:
-                self._raised(work, turn, error)
+                self._ran(alone, turn, loaded, result)
 
-        running = self._runner.run_async(work, outcome, ended)
+        running = Coroutine(outcome, ended)
 
         def cancel() -> None:
             turn.cancel()
-            running.cancel()
+            self._runner.cancel_async(running)
 
+        turn.pause = nullcontext  # It has no slot to give.
         job.on_cancel = cancel
+        self._runner.run_async(alone, running)
         if job.cancelled:
             cancel()
-        return False
 
     def _ran(self, work: Work, turn: Turn, loaded: Loaded, outcome: object) -> bool:
         try:
@@ -302,7 +332,7 @@ class Handler:
             # The flow in memory may have changed before it raised; the next turn begins from what is committed.
             self.loader.forget(flow_id)
             del work.loaded[flow_id]
-        return not (failed or work.elsewhere)
+        return not failed
 
 
 def _reply_address(job: Job, call: Call) -> ReplyAddress | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from coflows.broker.base import Delivery
 from coflows.client import Client
 from coflows.dispatch.admission import Admission, Batch, Commands, Resume
 from coflows.dispatch.crew import Crew
+from coflows.dispatch.event_loop import Coroutine, EventLoop
 from coflows.dispatch.flusher import Flusher
 from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
@@ -49,7 +47,8 @@ class Runner:
         self._crew = Crew(f"coflows-turn-{cl.user_id[:8]}")
         self._flusher = Flusher(f"coflows-flush-{cl.user_id[:8]}")
         self._works: dict[Batch[Job], Work] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: EventLoop | None = None
+        self._elsewhere: dict[Coroutine, Work] = {}
 
     def deliver(self, delivery: Delivery, source: Source) -> None:
         """Work a delivery off, after those of its instances that came before. Never blocks."""
@@ -87,7 +86,7 @@ class Runner:
         self._flusher.close()
         self._crew.close()
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.close()
 
     # -- for the handler ---------------------------------------------------------------------------------------
 
@@ -95,9 +94,6 @@ class Runner:
     def pause(self, work: Work) -> Iterator[None]:
         """Give the batch's slot to others while it waits; what it finished before is written, and what it has not
         begun is taken up by others when it must be given back."""
-        if work.elsewhere:
-            yield  # It has no slot to give.
-            return
         go_on = threading.Event()
         work.go_on = go_on
         with self._lock:
@@ -121,22 +117,21 @@ class Runner:
         self._obey(commands)
         self._handler.write(work)
 
-    def run_async(self, work: Work, awaitable: Awaitable[Any], then: Callable[[Future[Any]], None]) -> Future[Any]:
-        """Let the event loop run ``awaitable`` and a thread do ``then``; meanwhile the batch takes no slot, only its
-        lane."""
+    def detach(self, work: Work, job: Job) -> Work:
+        """The job goes on on the event loop, with its lane and without a slot; the batch goes on without it."""
         with self._lock:
-            commands = self._admission.pause(work.batch)
-        self._obey(commands)
+            batch = self._admission.detach(work.batch, job.lane)
+        alone = self._works[batch] = Work(batch, job=job)
+        return alone
 
-        async def run() -> Any:
-            return await awaitable
+    def run_async(self, work: Work, coroutine: Coroutine) -> None:
+        """Let the event loop run a job that was detached, and a thread do what comes then."""
+        self._elsewhere[coroutine] = work
+        self._event_loop().run(coroutine)
 
-        def ended(done: Future[Any]) -> None:
-            self._schedule(lambda: self._guarded(work, lambda: then(done)))
-
-        future = asyncio.run_coroutine_threadsafe(run(), self._event_loop())
-        future.add_done_callback(ended)
-        return future
+    def cancel_async(self, coroutine: Coroutine) -> None:
+        """End a coroutine at its next ``await``."""
+        self._event_loop().cancel(coroutine)
 
     def end(self, work: Work) -> None:
         """The batch is over: its lane is free."""
@@ -225,20 +220,24 @@ class Runner:
                     break
         except Exception as error:
             self._fail(work, error)
-        if not work.elsewhere:
-            self._complete(work)
+        self._complete(work)
 
     def _do_not_wait(self, work: Work) -> None:
         """A batch takes its time: what it has not begun starts elsewhere, what it has finished is written."""
         if work.batch in self._works:
             self.alone(work)
 
-    def _guarded(self, work: Work, then: Callable[[], None]) -> None:
-        try:
-            then()
-        except Exception as error:
-            self._fail(work, error)
-        self._complete(work)
+    def _ended(self, coroutines: Sequence[Coroutine]) -> None:
+        self._crew.submit(partial(self._finish_async, coroutines), first=True)
+
+    def _finish_async(self, coroutines: Sequence[Coroutine]) -> None:
+        for coroutine in coroutines:
+            work = self._elsewhere.pop(coroutine)
+            try:
+                coroutine.then(coroutine)
+            except Exception as error:
+                self._fail(work, error)
+            self._handler.write(work, last=True, alone=len(coroutines) == 1)
 
     def _complete(self, work: Work) -> None:
         """No more turns in this batch: write it, and let the lane go when that is done."""
@@ -257,11 +256,10 @@ class Runner:
             logger.warning("Replies were not confirmed; %d message(s) go back: %s", len(jobs), error)
         self.settle(jobs, error)
 
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
+    def _event_loop(self) -> EventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="coflows-async", daemon=True).start()
+                self._loop = EventLoop("coflows-async", self._ended)
             return self._loop
 
 

@@ -38,11 +38,11 @@ class Turn:
         "_counter",
         "_futures",
         "_instance",
-        "_pause",
         "_private_keys",
         "calls",
         "message",
         "origin",
+        "pause",
         "secrets",
         "sent",
     )
@@ -66,7 +66,7 @@ class Turn:
         self._cl = cl
         self._instance = instance
         self._private_keys = private_keys
-        self._pause = pause
+        self.pause = pause
         self._counter = 0
         self._futures: list[FlowFuture] = []
         self._cancelled = False
@@ -161,7 +161,7 @@ class Turn:
     @contextmanager
     def _waits(self) -> Iterator[None]:
         self.check_cancelled()
-        with self._pause():
+        with self.pause():
             yield
 
     # -- for the runner ----------------------------------------------------------------------------------------

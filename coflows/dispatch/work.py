@@ -13,13 +13,11 @@ from coflows.dispatch.loader import Loaded
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """A batch while it is worked off. ``job`` is the one whose turn it is; ``elsewhere``: it goes on on the event loop;
-    ``again``: what is to be begun again, in order."""
+    """A batch while it is worked off. ``job`` is the one whose turn it is; ``again`` is to be begun again, in order."""
 
     batch: Batch[Job]
     draft: Draft = field(default_factory=Draft)
     job: Job | None = None
     loaded: dict[str, Loaded] = field(default_factory=dict)
-    elsewhere: bool = False
     go_on: threading.Event | None = None
     again: list[Job] = field(default_factory=list)

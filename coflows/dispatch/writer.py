@@ -28,9 +28,9 @@ class Writer:
         self._runner = runner
         self._failpoints = failpoints
 
-    def write(self, work: Work, *, last: bool = False) -> None:
+    def write(self, work: Work, *, last: bool = False, alone: bool = True) -> None:
         """Commit what the batch has finished, and go on when that is decided; ``last``: do not wait, and let the lane
-        go then."""
+        go then. ``alone``: no others are about to be written."""
         content = work.draft.take()
         if content is None or work.draft.broken:
             if content is not None:
@@ -61,7 +61,7 @@ class Writer:
             content.writes[key] = encode({"passed": passed, "at": at})
         self._failpoints.reach("before_commit")
         # Alone, this thread writes best; with others, all together in the store's.
-        now = self._runner.idle or not last
+        now = (alone and self._runner.idle) or not last
         self._store.commit_async(written, content.writes, content.deletes, content.conditions, now=now)
         if not last:
             work.draft.wait()

@@ -50,6 +50,12 @@ class Subflow(Protocol):
     def ask(self, data: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
         """Send ``data`` and wait for the reply's data."""
 
+    async def ask_async(self, data: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """``ask`` for ``async def run``."""
+
+    def submit(self, data: dict[str, Any]) -> ReplyFuture:
+        """Send ``data``, and give a future of the reply."""
+
     def get_instance_id(self) -> str:
         """The instance's id."""
 

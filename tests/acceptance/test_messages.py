@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -311,3 +312,16 @@ def test_a_cancel_reaches_a_queued_and_a_running_turn(two: list[Client]) -> None
         with pytest.raises(CallCancelledError):
             client.reopen_future(future.key).get_data(TIMEOUT)
     assert flow.ask({}, TIMEOUT) == {"done": True}
+
+
+def test_coroutines_ask_at_once(two: list[Client]) -> None:
+    owner, client = two
+    run_dispatch_worker_thread(owner)
+    flow = serve(owner, client, "CounterFlowModule.CounterFlow")
+
+    async def main() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(flow.ask_async({}, TIMEOUT) for _ in range(200)))
+
+    assert [answer["count"] for answer in asyncio.run(main())] == list(range(1, 201))
+    submitted = [flow.submit({}) for _ in range(50)]
+    assert [future.get_data(TIMEOUT)["count"] for future in submitted] == list(range(201, 251))

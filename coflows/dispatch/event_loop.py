@@ -1,0 +1,85 @@
+"""The event loop that coroutines of flows run on, in a thread of its own; it tells of all that end together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+
+class Coroutine:
+    """One coroutine on its way. ``then`` gets it when it has ended; ``task`` has its outcome."""
+
+    __slots__ = ("_cancelled", "awaitable", "task", "then")
+
+    def __init__(self, awaitable: Awaitable[Any], then: Callable[[Coroutine], None]) -> None:
+        self.awaitable = awaitable
+        self.then = then
+        self.task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """End it at its next ``await``; for the loop's thread."""
+        self._cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+    async def run(self) -> Any:
+        """Await it, unless it was cancelled before."""
+        if self._cancelled:
+            raise asyncio.CancelledError
+        return await self.awaitable
+
+    def result(self) -> Any:
+        """What it gave; raises what it raised, or asyncio.CancelledError. Only once it has ended."""
+        assert self.task is not None
+        return self.task.result()
+
+
+class EventLoop:
+    """``run`` is for any thread. ``on_ended`` is called on the loop's thread, with all that ended since the last time:
+    it must not block."""
+
+    def __init__(self, name: str, on_ended: Callable[[Sequence[Coroutine]], None]) -> None:
+        self._on_ended = on_ended
+        self._loop = asyncio.new_event_loop()
+        self._starting: list[Coroutine] = []
+        self._ended: list[Coroutine] = []
+        self._lock = threading.Lock()
+        threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
+
+    def run(self, coroutine: Coroutine) -> None:
+        """Start it soon; one wake-up serves all that are started at the same time."""
+        with self._lock:
+            self._starting.append(coroutine)
+            if len(self._starting) > 1:
+                return
+        self._loop.call_soon_threadsafe(self._start)
+
+    def cancel(self, coroutine: Coroutine) -> None:
+        """End a coroutine at its next ``await``."""
+        self._loop.call_soon_threadsafe(coroutine.cancel)
+
+    def close(self) -> None:
+        """Stop. Idempotent."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    # -- on the loop's thread ----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._lock:
+            starting, self._starting = self._starting, []
+        for coroutine in starting:
+            coroutine.task = self._loop.create_task(coroutine.run())
+            coroutine.task.add_done_callback(partial(self._end, coroutine))
+
+    def _end(self, coroutine: Coroutine, _task: asyncio.Task[Any]) -> None:
+        self._ended.append(coroutine)
+        if len(self._ended) == 1:
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        ended, self._ended = self._ended, []
+        self._on_ended(ended)
