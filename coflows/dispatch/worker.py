@@ -85,7 +85,9 @@ class DispatchWorker:
         own = share(range(self._partitions), workers, self.name)
         foreign = [feed for feed in self._feeds if feed.partition is not None and feed.partition not in own]
         if changed:
-            logger.info("%d worker(s) share the dispatch point; %s should have %s.", len(workers), self.name, sorted(own))
+            logger.info(
+                "%d worker(s) share the dispatch point; %s should have %s.", len(workers), self.name, sorted(own)
+            )
             self._reshare = RESHARE
         else:
             foreign = [feed for feed in foreign if feed.lease is not None and feed.lease.taken]

@@ -16,7 +16,7 @@ PATIENCE = 90.0
 
 
 class StubbornLoad(Load):
-    """Whose sender, told by a typed error that a message was not taken, sends it again; ``refused`` counts how often."""
+    """Whose sender, told by a typed error that a message was not taken, sends it again; ``refused`` counts that."""
 
     refused = 0
 

@@ -177,6 +177,11 @@ class Load:
                 self._futures[name].append(flow.get_reply_future(message))
                 self.sent[name].append(self._next)
 
+    @property
+    def answered(self) -> int:
+        """How many futures have ended."""
+        return sum(future.done() for futures in self._futures.values() for future in list(futures))
+
     def verdict(self) -> Verdict:
         """Wait for every future, ask the witnesses, and judge."""
         answered: dict[str, list[int | None]] = {}

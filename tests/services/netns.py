@@ -1,4 +1,4 @@
-"""A network namespace whose only link to this one is a thread of the tests': it delays, loses and drops real packets."""
+"""A network namespace whose only link to this one is a thread of the tests', which delays and drops real packets."""
 
 from __future__ import annotations
 

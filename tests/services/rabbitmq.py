@@ -93,12 +93,12 @@ class RabbitMQ:
         """Listen at one more address until the next restart; gives the URL there, with an account that is let in from
         other machines than this one."""
         account = secrets.token_hex(8)
-        name, everything = f'<<"{account}">>', '<<".*">>'
+        name, by, everything = f'<<"{account}">>', '<<"tests">>', ", ".join(['<<".*">>'] * 3)
         self.control(
             "eval",
             f'rabbit_networking:start_tcp_listener({{"{address}", {port}}}, 10), '
-            f'rabbit_auth_backend_internal:add_user({name}, {name}, <<"tests">>), '
-            f'rabbit_auth_backend_internal:set_permissions({name}, <<"/">>, {", ".join([everything] * 3)}, <<"tests">>).',
+            f"rabbit_auth_backend_internal:add_user({name}, {name}, {by}), "
+            f'rabbit_auth_backend_internal:set_permissions({name}, <<"/">>, {everything}, {by}).',
         )
         return f"amqp://{account}:{account}@{address}:{port}/"
 
