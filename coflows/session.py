@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from coflows.broker.base import Broker, Consumer, Delivery
 from coflows.broker.topology import Route, session_queue
 from coflows.codec.wire import check_size, decode, encode
-from coflows.errors import BrokerUnavailableError, CoflowsError, SerializationError, UnroutableError
+from coflows.errors import BrokerError, BrokerUnavailableError, CoflowsError, SerializationError, UnroutableError
 from coflows.identity.keys import Identity
 from coflows.identity.sealing import PARCEL, SINGLE, Item, Opened, open_envelope, seal, seal_items
 from coflows.lines import MAX_BYTES, Done, Lines, Message, Place
@@ -233,7 +233,10 @@ class Session:
         self._waiting.close()
         if consumer is not None:
             consumer.close()
-            self._broker.delete(consumer.queue)
+            try:
+                self._broker.delete(consumer.queue)
+            except BrokerError as error:
+                logger.info("The session's queue is left to expire: %s", error)
 
     def _listen(self) -> None:
         with self._lock:

@@ -37,6 +37,11 @@ class Lease:
                     continue
             return self._epoch
 
+    @property
+    def taken(self) -> bool:
+        """Whether, as far as is known here, it was taken and not lost since."""
+        return self._epoch is not None
+
     def holds(self, epoch: int) -> bool:
         """Whether, as far as is known here, the epoch is still the current one."""
         return self._epoch == epoch

@@ -28,16 +28,16 @@ def share(partitions: Iterable[int], workers: Iterable[str], worker: str) -> set
 
 
 class Membership:
-    """Announces a worker, and tells when others come and go: looked for with each heartbeat, for a watch would have
+    """Announces a worker, and tells with each heartbeat who is there and whether that has changed: a watch would have
     every commit of every turn log what it changed. Thread-safe."""
 
     def __init__(
-        self, store: Store, dispatch_point: str, worker: str, on_change: Callable[[Sequence[str]], None]
+        self, store: Store, dispatch_point: str, worker: str, on_look: Callable[[Sequence[str], bool], None]
     ) -> None:
         self._store = store
         self._prefix = workers_prefix(dispatch_point)
         self._key = f"{self._prefix}{worker}"
-        self._on_change = on_change
+        self._on_look = on_look
         self._known: list[str] = [worker]
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -82,6 +82,6 @@ class Membership:
             for entry in self._store.scan(self._prefix)
             if now - read(entry.value)["at"] < TIME_TO_LIVE
         )
-        if alive != self._known and not self._stopped.is_set():
-            self._known = alive
-            self._on_change(alive)
+        if not self._stopped.is_set():
+            changed, self._known = alive != self._known, alive
+            self._on_look(alive, changed)

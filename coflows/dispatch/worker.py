@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from coflows.model.names import check_dispatch_point
 logger = logging.getLogger(__name__)
 
 GRACE = 30.0
+RESHARE = 5.0
+LONGEST_RESHARE = 300.0
+"""Seconds between looking for partitions that should be another worker's: after a lost connection whoever is back first
+has them all. The time doubles while they come back, because the other one is not there after all."""
 
 
 class DispatchWorker:
@@ -50,6 +55,8 @@ class DispatchWorker:
         self._feeds = [PartitionFeed(cl, dispatch_point, number, self._runner, self.name) for number in numbers]
         for feed in self._feeds:
             feed.open()
+        self._reshare = RESHARE
+        self._next_reshare = 0.0
         self._ending = threading.Event()
         threading.Thread(target=self._tick, name="coflows-tick", daemon=True).start()
         self._membership = Membership(cl.store, dispatch_point, self.name, self._rebalance)
@@ -73,15 +80,28 @@ class DispatchWorker:
         while not self._ending.wait(1.0):
             self._runner.tick()
 
-    def _rebalance(self, workers: Sequence[str]) -> None:
+    def _rebalance(self, workers: Sequence[str], changed: bool) -> None:
         """Line up behind the others wherever the partition should be theirs."""
         own = share(range(self._partitions), workers, self.name)
-        logger.info("%d worker(s) share the dispatch point; %s should have %s.", len(workers), self.name, sorted(own))
-        if len(workers) < 2:
+        foreign = [feed for feed in self._feeds if feed.partition is not None and feed.partition not in own]
+        if changed:
+            logger.info(
+                "%d worker(s) share the dispatch point; %s should have %s.", len(workers), self.name, sorted(own)
+            )
+            self._reshare = RESHARE
+        else:
+            foreign = [feed for feed in foreign if feed.lease is not None and feed.lease.taken]
+        if not changed and not self._reshare_due(bool(foreign)):
             return
-        for feed in self._feeds:
-            if feed.partition is not None and feed.partition not in own:
-                try:
-                    feed.cycle()
-                except CoflowsError as error:
-                    logger.warning("Could not hand partition %s on: %s", feed.partition, error)
+        self._next_reshare = time.monotonic() + self._reshare
+        for feed in foreign if len(workers) > 1 else ():
+            try:
+                feed.cycle()
+            except CoflowsError as error:
+                logger.warning("Could not hand partition %s on: %s", feed.partition, error)
+
+    def _reshare_due(self, strays: bool) -> bool:
+        if time.monotonic() < self._next_reshare:
+            return False
+        self._reshare = min(2 * self._reshare, LONGEST_RESHARE) if strays else RESHARE
+        return strays

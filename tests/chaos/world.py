@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from coflows import Client, connect
@@ -21,15 +21,26 @@ from tests.services.rabbitmq import RabbitMQ
 
 ROOT = Path(__file__).parents[2]
 DRAIN = 90.0
+Place = Callable[[], AbstractContextManager[None]]
 
 
 class Worker:
-    """A worker process; ``forever`` starts it again when it dies, without its failpoint."""
+    """A worker process; ``forever`` starts it again when it dies, without its failpoint. ``place`` is where it is
+    started, for example inside a network namespace."""
 
-    def __init__(self, user: str, environment: dict[str, str], *, failpoint: str = "", forever: bool = True) -> None:
+    def __init__(
+        self,
+        user: str,
+        environment: dict[str, str],
+        *,
+        failpoint: str = "",
+        forever: bool = True,
+        place: Place = nullcontext,
+    ) -> None:
         self._user = user
         self._environment = environment
         self._forever = forever
+        self._place = place
         self._stopped = False
         self.deaths = 0
         self.ready = threading.Event()
@@ -50,12 +61,13 @@ class Worker:
 
     def _start(self, failpoint: str) -> subprocess.Popen[bytes]:
         self.ready.clear()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "coflows.cli", "--as", self._user, "worker", "all"],
-            stdout=subprocess.PIPE,
-            env={**self._environment, "COFLOWS_FAILPOINTS": failpoint},
-            cwd=ROOT,
-        )
+        with self._place():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "coflows.cli", "--as", self._user, "worker", "all"],
+                stdout=subprocess.PIPE,
+                env={**self._environment, "COFLOWS_FAILPOINTS": failpoint},
+                cwd=ROOT,
+            )
         # A poison message may kill it before it can say so.
         if process.stdout is not None and process.stdout.readline().startswith(b"Ready"):
             self.ready.set()
@@ -102,13 +114,13 @@ class World:
         self.bob = bob
         self.workers: list[Worker] = []
 
-    def open(self, name: str) -> Client:
+    def open(self, name: str, broker_url: str | None = None) -> Client:
         """A session of a user."""
         settings = {"COFLOWS_HOME": str(self.folder)}
         before = {key: os.environ.get(key) for key in settings}
         os.environ.update(settings)
         try:
-            return self._exit.enter_context(connect(name, self.url, self._store_url))
+            return self._exit.enter_context(connect(name, broker_url or self.url, self._store_url))
         finally:
             for key, value in before.items():
                 if value is None:
@@ -116,9 +128,18 @@ class World:
                 else:
                     os.environ[key] = value
 
-    def worker(self, user: str = "alice", *, failpoint: str = "", forever: bool = True) -> Worker:
+    def worker(
+        self,
+        user: str = "alice",
+        *,
+        failpoint: str = "",
+        forever: bool = True,
+        broker_url: str | None = None,
+        place: Place = nullcontext,
+    ) -> Worker:
         """Start a worker."""
-        worker = Worker(user, self.environment, failpoint=failpoint, forever=forever)
+        environment = {**self.environment, "COFLOWS_BROKER_URL": broker_url or self.url}
+        worker = Worker(user, environment, failpoint=failpoint, forever=forever, place=place)
         self.workers.append(worker)
         return worker
 
@@ -155,6 +176,11 @@ class Load:
                 message = flow.package_input_message({"number": self._next, "seconds": seconds})
                 self._futures[name].append(flow.get_reply_future(message))
                 self.sent[name].append(self._next)
+
+    @property
+    def answered(self) -> int:
+        """How many futures have ended."""
+        return sum(future.done() for futures in self._futures.values() for future in list(futures))
 
     def verdict(self) -> Verdict:
         """Wait for every future, ask the witnesses, and judge."""

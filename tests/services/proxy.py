@@ -22,6 +22,10 @@ class Proxy:
         self._lock = threading.Lock()
         self._refusing = False
         self._cut_at: int | None = None
+        self._cut_answer = False
+        self._answered = 0
+        self.cut_done = threading.Event()
+        """What ``cut_after`` was to do has happened."""
         self._muted = threading.Event()
         self.said = bytearray()
         """What the clients said, in the order of arrival."""
@@ -38,9 +42,12 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
-    def cut_after(self, count: int) -> None:
-        """Break all connections once the clients have said ``count`` bytes more."""
-        self._cut_at = len(self.said) + count
+    def cut_after(self, count: int, *, answers: bool = False) -> None:
+        """Break the connection on which the clients, or with ``answers`` the server, say the ``count``-th byte from now
+        on; that byte still passes, nothing after it does."""
+        self.cut_done.clear()
+        self._cut_answer = answers
+        self._cut_at = (self._answered if answers else len(self.said)) + count
 
     def refuse(self) -> None:
         """Break all connections and every new one."""
@@ -88,14 +95,15 @@ class Proxy:
                     self.swallowed.set()
                     continue
                 if from_server:
-                    sink.sendall(data)
-                    continue
-                before = len(self.said)
-                self.said += data
-                if self._cut_at is not None and len(self.said) >= self._cut_at:
-                    sink.sendall(data[: max(0, self._cut_at - before)])
+                    before, self._answered = self._answered, self._answered + len(data)
+                else:
+                    before = len(self.said)
+                    self.said += data
+                at = self._cut_at
+                if at is not None and from_server is self._cut_answer and before + len(data) >= at:
                     self._cut_at = None
-                    self.cut()
+                    sink.sendall(data[: max(0, at - before)])
+                    self.cut_done.set()
                     break
                 sink.sendall(data)
         for end in (source, sink):

@@ -89,6 +89,19 @@ class RabbitMQ:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def listen(self, address: str, port: int = 5672) -> str:
+        """Listen at one more address until the next restart; gives the URL there, with an account that is let in from
+        other machines than this one."""
+        account = secrets.token_hex(8)
+        name, by, everything = f'<<"{account}">>', '<<"tests">>', ", ".join(['<<".*">>'] * 3)
+        self.control(
+            "eval",
+            f'rabbit_networking:start_tcp_listener({{"{address}", {port}}}, 10), '
+            f"rabbit_auth_backend_internal:add_user({name}, {name}, {by}), "
+            f'rabbit_auth_backend_internal:set_permissions({name}, <<"/">>, {everything}, {by}).',
+        )
+        return f"amqp://{account}:{account}@{address}:{port}/"
+
     def _sweep(self) -> None:
         """epmd and other helpers stay behind a node."""
         end_all(self._lair.marker)

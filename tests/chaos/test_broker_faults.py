@@ -1,0 +1,193 @@
+"""Faults of the broker, under load: killed, frozen, full, out of memory or disk, its queues taken away or foreign."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pika
+import pytest
+
+from coflows.broker.topology import dispatch_queues
+from coflows.dead_letters import list_dead_letters
+from coflows.errors import QueueMismatchError
+from tests.chaos import faults
+from tests.chaos.running import StubbornLoad, running, until
+from tests.chaos.world import ROOT, Load, World, world
+from tests.services.rabbitmq import RabbitMQ
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
+    with world(rabbitmq_node, tmp_path) as made:
+        yield made
+
+
+def delete_queues(made: World) -> None:
+    """At once, over a connection; ``rabbitmqctl`` takes a second for each."""
+    with pika.BlockingConnection(pika.URLParameters(made.node.url)) as connection:
+        channel = connection.channel()
+        for queue in dispatch_queues(made.alice.user_id, "coflows_dispatch", 8)[1:]:
+            channel.queue_delete(queue.name)
+
+
+def test_broker_killed_ten_times(made: World) -> None:
+    for user in ("alice", "alice", "bob"):
+        made.worker(user)
+    load = Load(made.witnesses(8, 2))
+    dice = random.Random(9)
+    with running(load):
+        for _ in range(10):
+            time.sleep(dice.uniform(0.0, 1.0))
+            faults.kill_broker(made, dice)
+    verdict = load.verdict()
+    assert verdict.good, verdict
+    assert list_dead_letters(made.alice) == []
+
+
+def test_broker_restarted_in_good_order(made: World) -> None:
+    for user in ("alice", "bob"):
+        made.worker(user)
+    load = Load(made.witnesses(8, 2))
+    with running(load):
+        faults.restart_broker(made, random.Random(1))
+    verdict = load.verdict()
+    assert verdict.good, verdict
+
+
+def test_broker_frozen_for_longer_than_a_heartbeat(made: World) -> None:
+    """20 s; the connections, whose heartbeats are a second here, are given up meanwhile and made again."""
+    hasty = f"{made.node.url}?heartbeat=1"
+    made.worker(broker_url=hasty)
+    made.worker()
+    loads = [Load(made.witnesses(4, 0, made.open("carol", hasty))), Load(made.witnesses(4, 0))]
+    with running(*loads):
+        pid = int(made.node.control("eval", "list_to_integer(os:getpid()).").strip())
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(20)
+        os.kill(pid, signal.SIGCONT)
+        answered = [load.answered for load in loads]
+        until(lambda: all(load.answered > n + 20 for load, n in zip(loads, answered, strict=True)))
+    for load in loads:
+        verdict = load.verdict()
+        assert verdict.good, verdict
+
+
+def test_queues_deleted_under_load_and_consumers_cancelled(made: World) -> None:
+    """The server cancels the consumers; the workers make the queues again. Who is told that his message was not kept
+    sends it again; who waits for a reply that does not come has his session do so."""
+    made.worker()
+    made.worker()
+    load = StubbornLoad(made.witnesses(8, 0))
+    with running(load):
+        for _ in range(5):
+            delete_queues(made)
+            answered = load.answered
+            until(lambda: load.answered > answered + 20)  # noqa: B023 (called at once)
+    verdict = load.verdict()
+    assert verdict.good, verdict
+
+
+def test_full_queues(made: World) -> None:
+    """A queue that takes no more makes its senders wait or tells them so; it never drops a message."""
+    worker = made.worker(forever=False)
+    load = StubbornLoad(made.witnesses(4, 0))
+    worker.stop()
+    made.node.control(
+        "set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length": 3, "overflow": "reject-publish"}'
+    )
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            sending = threads.submit(load.send, 20)
+            until(lambda: load.refused > 0 or sending.running())
+            made.worker()
+            sending.result()
+        verdict = load.verdict()
+    finally:
+        made.node.control("clear_policy", "full")
+    assert verdict.good, verdict
+
+
+ALARMS = {
+    "memory": (("set_vm_memory_high_watermark", "0.000001"), ("set_vm_memory_high_watermark", "absolute", "2GB")),
+    "disk": (("set_disk_free_limit", "100000GB"), ("set_disk_free_limit", "50MB")),
+}
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: World) -> None:
+    made.worker()
+    flows = made.witnesses(2, 0)
+    load = Load(flows)
+    load.send(3)
+    assert load.verdict().good
+    quiet = made.witnesses(1, 0)["witness0"]
+
+    def in_hand() -> int:
+        """Messages of the partitions that are not acknowledged."""
+        queues = made.node.control("list_queues", "name", "messages", "--no-table-headers")
+        return sum(int(line.split()[1]) for line in queues.splitlines() if ".dispatch." in line)
+
+    quiet.send_message(quiet.package_input_message({"number": 0, "seconds": 5}))
+    assert in_hand() == 1, "the turn runs"
+    on, off = ALARMS[alarm]
+    made.node.control(*on)
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            sending = threads.submit(load.send, 1)
+            until(lambda: in_hand() == 0)
+            assert not sending.done(), "publishing was not blocked"
+        finally:
+            made.node.control(*off)
+        sending.result()
+    verdict = load.verdict()
+    assert verdict.good, verdict
+    assert quiet.ask({"report": True}, 60) == {"seen": [0]}
+
+
+@pytest.mark.parametrize("workers", [1])
+def test_a_turn_longer_than_the_consumer_timeout(workers: int, made: World) -> None:
+    """RabbitMQ closes the channel of a consumer that holds a message for too long, and gives the message on."""
+    setting = "application:set_env(rabbit, {}, {})."
+    made.node.control("eval", setting.format("consumer_timeout", 2000))
+    made.node.control("eval", setting.format("channel_tick_interval", 500))
+    try:
+        for _ in range(workers):
+            made.worker()
+        flows = made.witnesses(4, 0)
+        load = Load(flows)
+        load.send(1, seconds=8)
+        load.send(3)
+        verdict = load.verdict()
+        assert verdict.good, verdict
+    finally:
+        made.node.control("eval", setting.format("consumer_timeout", 1800000))
+        made.node.control("eval", setting.format("channel_tick_interval", 60000))
+
+
+def test_a_queue_declared_before_with_other_arguments(made: World) -> None:
+    queue = dispatch_queues(made.alice.user_id, "coflows_dispatch", 8)[3].name
+    with pika.BlockingConnection(pika.URLParameters(made.node.url)) as connection:
+        channel = connection.channel()
+        channel.queue_delete(queue)
+        channel.queue_declare(queue, durable=True, arguments={"x-max-length": 10})
+    done = subprocess.run(
+        [sys.executable, "-m", "coflows.cli", "--as", "alice", "worker", "all"],
+        env=made.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == QueueMismatchError.exit_code
+    assert queue in done.stderr and f"rabbitmqctl delete_queue {queue}" in done.stderr
+    assert "Traceback" not in done.stderr and "Ready" not in done.stdout
