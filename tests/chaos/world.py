@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from coflows import Client, connect
@@ -155,6 +155,15 @@ class Load:
                 message = flow.package_input_message({"number": self._next, "seconds": seconds})
                 self._futures[name].append(flow.get_reply_future(message))
                 self.sent[name].append(self._next)
+
+    def send_until(self, ended: threading.Event, window: int = 4) -> None:
+        """Send until the event is set, with at most ``window`` messages under way to each flow."""
+        while not ended.is_set():
+            self.send(1)
+            for futures in self._futures.values():
+                if len(futures) > window:
+                    with suppress(Exception):  # What became of it, the verdict tells.
+                        futures[-window].get_data(DRAIN)
 
     def verdict(self) -> Verdict:
         """Wait for every future, ask the witnesses, and judge."""
