@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from tests.services.rabbitmq import RabbitMQ
 
 DEATHS = int(os.environ.get("DEATHS", "12"))
 """At each point; ``make chaos-failpoints`` asks for 200."""
+FREEZE = 30.0
+FROZEN_TURNS = 150
+"""Of a quarter of a second, to each instance: work for somewhat longer than the worker is frozen."""
 POINTS = {
     "before its commit": "before_commit",
     "after the commit before the ack": "after_publish",
@@ -55,3 +60,52 @@ def test_worker_killed(when: str, made: World, nursery: Nursery) -> None:
     assert verdict.good, verdict
     assert lives.deaths == DEATHS
     assert list_dead_letters(made.alice) == []
+
+
+def test_a_worker_that_thaws_changes_nothing(made: World, nursery: Nursery) -> None:
+    """Frozen in the middle of turns, its partitions taken over, thawed while the other one still works on them."""
+    frozen = nursery.worker("alice")
+    frozen.ready.wait(60)
+    load = Load(made.witnesses(4, 0))
+    load.send(2)
+    load.wait()
+    load.send(FROZEN_TURNS, seconds=0.25)
+    frozen.signal(signal.SIGSTOP)
+    made.node.control("close_all_connections", "its worker is frozen")
+    other = nursery.worker("alice")
+    time.sleep(FREEZE)
+    assert 0 < load.ended < load.count, "the other worker should be at work when it thaws"
+    frozen.signal(signal.SIGCONT)
+    verdict = load.verdict()
+    assert verdict.good, verdict
+    assert not frozen.died.is_set() and not other.died.is_set()
+
+
+def test_rolling_upgrade_of_the_envelope(made: World, nursery: Nursery) -> None:
+    """Clients and workers that write version 1 beside those that write version 2, replaced one by one under load."""
+    old, new = {"COFLOWS_ENVELOPE_VERSION": "1"}, {"COFLOWS_ENVELOPE_VERSION": "2"}
+    first, second, bob = (nursery.worker(user, environment=old) for user in ("alice", "alice", "bob"))
+    for worker in (first, second, bob):
+        worker.ready.wait(60)
+    loads = []
+    for version in (1, 2):
+        cl = made.open("carol", COFLOWS_ENVELOPE_VERSION=str(version))
+        assert cl.settings.envelope_version == version
+        loads.append(Load(made.witnesses(3, 1, cl)))
+    ended = threading.Event()
+    sending = [threading.Thread(target=load.send_until, args=(ended,)) for load in loads]
+    for thread in sending:
+        thread.start()
+    for user, worker in (("alice", first), ("bob", bob), ("alice", second)):
+        before = [load.count for load in loads]
+        nursery.worker(user, environment=new).ready.wait(60)
+        worker.signal(signal.SIGTERM)
+        worker.died.wait(60)
+        for load, count in zip(loads, before, strict=True):
+            load.wait_for(count + 20)
+    ended.set()
+    for thread in sending:
+        thread.join()
+    for load in loads:
+        verdict = load.verdict()
+        assert verdict.good and verdict.sent > 60, verdict

@@ -102,9 +102,9 @@ class World:
         self.bob = bob
         self.workers: list[Worker] = []
 
-    def open(self, name: str) -> Client:
-        """A session of a user."""
-        settings = {"COFLOWS_HOME": str(self.folder)}
+    def open(self, name: str, **settings: str) -> Client:
+        """A session of a user; ``settings`` are variables of the environment."""
+        settings["COFLOWS_HOME"] = str(self.folder)
         before = {key: os.environ.get(key) for key in settings}
         os.environ.update(settings)
         try:
@@ -144,6 +144,7 @@ class Load:
     def __init__(self, flows: dict[str, FlowProxy]) -> None:
         self._flows = flows
         self._next = 0
+        self._sent = threading.Condition()
         self.sent: dict[str, list[int]] = {name: [] for name in flows}
         self._futures: dict[str, list[FlowFuture]] = {name: [] for name in flows}
 
@@ -155,6 +156,30 @@ class Load:
                 message = flow.package_input_message({"number": self._next, "seconds": seconds})
                 self._futures[name].append(flow.get_reply_future(message))
                 self.sent[name].append(self._next)
+            with self._sent:
+                self._sent.notify_all()
+
+    @property
+    def count(self) -> int:
+        """How many messages were sent."""
+        return self._next
+
+    @property
+    def ended(self) -> int:
+        """How many futures have ended."""
+        return sum(future.done() for futures in self._futures.values() for future in list(futures))
+
+    def wait_for(self, count: int) -> None:
+        """Wait until another thread has sent that many."""
+        with self._sent:
+            self._sent.wait_for(lambda: self._next >= count, DRAIN)
+
+    def wait(self) -> None:
+        """Wait for the end of every future so far."""
+        for futures in self._futures.values():
+            for future in list(futures):
+                with suppress(Exception):  # What became of it, the verdict tells.
+                    future.get_data(DRAIN)
 
     def send_until(self, ended: threading.Event, window: int = 4) -> None:
         """Send until the event is set, with at most ``window`` messages under way to each flow."""
