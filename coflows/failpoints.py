@@ -11,8 +11,8 @@ class Failpoints:
     """``spec`` is ``name:count``: at the count-th ``reach(name)`` the process kills itself with SIGKILL. With an empty
     ``spec`` nothing happens. Thread-safe.
 
-    Names: ``before_commit``, ``mid_turn``, ``after_commit`` (before anything is published), ``after_publish`` (before
-    the acknowledgement).
+    Names: ``before_commit``, ``mid_turn``, ``after_commit`` (before anything is published), ``mid_publish`` (before
+    it is confirmed), ``after_publish`` (confirmed, before the acknowledgement).
     """
 
     def __init__(self, spec: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from coflows.codec.wire import encode
 from coflows.endpoints import read
 from coflows.model.layout import attempts_key
@@ -17,15 +19,26 @@ def pause_before(attempt: int) -> float:
     return 0.0 if attempt <= 2 else min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 3))
 
 
-def begin_again(store: Store, flow_id: str, message_id: str, lease: tuple[str, int] | None) -> int:
-    """Record that a message which was delivered before is begun now, and give the number of this attempt. A message's
-    first attempt is not recorded: it costs nothing unless something goes wrong. ``lease``: key and epoch, whose
-    holder alone may. Raises ConflictError or what the store raises."""
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The attempt at a message that comes next; ``number`` is 2 or more. A message's first attempt is not recorded: it
+    costs nothing unless something goes wrong."""
+
+    key: str
+    number: int
+    version: int
+
+    def begin(self, store: Store, lease: tuple[str, int] | None) -> None:
+        """Record that it is begun now. ``lease``: key and epoch, whose holder alone may. Raises ConflictError or what
+        the store raises."""
+        conditions = {self.key: self.version}
+        if lease is not None:
+            conditions[lease[0]] = lease[1]
+        store.commit({self.key: encode(self.number)}, conditions=conditions)
+
+
+def next_attempt(store: Store, flow_id: str, message_id: str) -> Attempt:
+    """The next attempt at a message that was delivered before."""
     key = attempts_key(flow_id, message_id)
     entry = store.get(key)
-    attempt = 2 if entry is None else int(read(entry.value)) + 1
-    conditions = {key: ABSENT if entry is None else entry.version}
-    if lease is not None:
-        conditions[lease[0]] = lease[1]
-    store.commit({key: encode(attempt)}, conditions=conditions)
-    return attempt
+    return Attempt(key, 2, ABSENT) if entry is None else Attempt(key, int(read(entry.value)) + 1, entry.version)

@@ -16,7 +16,7 @@ from coflows.client import Client
 from coflows.codec.state import encode_state
 from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
-from coflows.dispatch.attempts import begin_again, pause_before
+from coflows.dispatch.attempts import next_attempt, pause_before
 from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
@@ -174,16 +174,18 @@ class Handler:
         self._runner.alone(work)
         lease = job.source.lease
         held = None if lease is None or job.epoch is None else (lease.key, job.epoch)
-        attempt = begin_again(self._cl.store, turn.flow_id, turn.message.message_id, held)
+        attempt = next_attempt(self._cl.store, turn.flow_id, turn.message.message_id)
         limit = self._cl.settings.max_attempts
-        if attempt > limit:
+        if attempt.number > limit:
             reason = f"It was begun {limit} times, and each time its worker ended before the turn did."
             self._give_to_dead(work, job, turn, reason)
             return False
-        if (seconds := pause_before(attempt)) > 0:
-            logger.warning("Attempt %d at message %s, in %.1f s.", attempt, turn.message.message_id, seconds)
+        if (seconds := pause_before(attempt.number)) > 0:
+            logger.warning("Attempt %d at message %s, in %.1f s.", attempt.number, turn.message.message_id, seconds)
             with self._runner.pause(work):
                 time.sleep(seconds)
+        # Counted after the pause: a worker that dies during it died of something else.
+        attempt.begin(self._cl.store, held)
         return True
 
     def _give_to_dead(self, work: Work, job: Job, turn: Turn, reason: str) -> None:

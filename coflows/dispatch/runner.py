@@ -166,6 +166,7 @@ class Runner:
         done = _Countdown(len(queues), then)
         for name, (recipient, messages) in queues.items():
             self._session.post_many(name, recipient, messages, done)
+        self._failpoints.reach("mid_publish")
 
     def publish(self, one: Outgoing) -> None:
         """Send; nobody needs to know what becomes of it."""

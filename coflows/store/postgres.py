@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import select
 import socket
 import threading
@@ -11,19 +10,30 @@ import time
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from coflows.errors import ConfigurationError, StoreError, StoreReadOnlyError, StoreUnavailableError
-from coflows.store.adapter import RETAINED_CHANGES, AdapterStore
-from coflows.store.commits import Commit, conflict
+from coflows.store.adapter import AdapterStore
+from coflows.store.commits import Commit
 from coflows.store.group import Outcome
 from coflows.store.pool import Pool
+from coflows.store.postgres_group import FORGET, SCHEMA, PostgresGroups
 from coflows.store.watching import Signal
 
 READERS = 4
 PATIENCE = 10.0
 """Seconds that a server which went away is waited for."""
-RETAINED_GROUPS = 1000
+LINK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How soon a server that fell silent counts as gone, unless the URL says otherwise."""
+IDLE_IN_TRANSACTION = 5
+"""Seconds after which the server ends a transaction whose writer fell silent: others wait for its lock."""
+LOST = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 _SCHEMA_LOCK = 0x636F666C
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS coflows_namespaces (
@@ -38,14 +48,7 @@ CREATE TABLE IF NOT EXISTS coflows_changes (
     namespace BIGINT NOT NULL, id BIGINT NOT NULL, key TEXT COLLATE "C" NOT NULL, deleted INTEGER NOT NULL,
     PRIMARY KEY (namespace, id)
 );
-CREATE TABLE IF NOT EXISTS coflows_groups (
-    namespace BIGINT NOT NULL, id BYTEA NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (namespace, id)
-);
 """
-_UPSERT = (
-    "INSERT INTO coflows_entries VALUES (%s, %s, %s, %s)"
-    " ON CONFLICT (namespace, key) DO UPDATE SET value = excluded.value, version = excluded.version"
-)
 
 
 class PostgresStore(AdapterStore):
@@ -62,10 +65,11 @@ class PostgresStore(AdapterStore):
         super().__init__(
             f"postgresql://{self._user}@{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
         )
-        self._dsn = url
+        self._dsn = make_conninfo(url, **{name: value for name, value in LINK.items() if name not in parts})
         self._connection: psycopg.Connection[Any] | None = self._connect()
         self._set_up(self._connection, namespace)
         self._channel = f"coflows_{self._namespace}"
+        self._groups = PostgresGroups(self._namespace, self._channel, self.url)
         self._readers: Pool[psycopg.Connection[Any]] = Pool(self._connect, psycopg.Connection.close, READERS)
 
     def open_signal(self) -> Signal:
@@ -80,20 +84,23 @@ class PostgresStore(AdapterStore):
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(self._dsn, autocommit=True, connect_timeout=5, client_encoding="utf8")
+            connection = psycopg.connect(self._dsn, autocommit=True, client_encoding="utf8")
+            connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'")
         except psycopg.Error as error:
             raise self._translated(error) from error
+        return connection
 
     def _set_up(self, connection: psycopg.Connection[Any], namespace: str) -> None:
         try:
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-                if connection.execute("SELECT to_regclass('coflows_groups')").fetchone() == (None,):
-                    connection.execute(_SCHEMA)
+                if connection.execute("SELECT to_regclass('coflows_writers')").fetchone() == (None,):
+                    connection.execute(_SCHEMA + SCHEMA)
                 query = "INSERT INTO coflows_namespaces (name) VALUES (%s) ON CONFLICT DO NOTHING"
                 connection.execute(query, (namespace,))
                 found = connection.execute("SELECT id FROM coflows_namespaces WHERE name = %s", (namespace,))
                 self._namespace = _row(found)[0]
+                connection.execute(FORGET, (self._namespace,))
         except psycopg.Error as error:
             raise self._translated(error) from error
 
@@ -124,101 +131,21 @@ class PostgresStore(AdapterStore):
     # -- writing -----------------------------------------------------------------------------------------------
 
     def _apply(self, commits: list[Commit]) -> list[Outcome]:
-        group, deadline = secrets.token_bytes(16), time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE
+        self._groups.begin()
         while True:
             try:
                 if self._connection is None:
                     self._connection = self._connect()
-                return self._apply_once(self._connection, commits, group)
-            except (psycopg.OperationalError, StoreUnavailableError) as error:
-                # Whether a commit that was cut off was applied, the group's record tells the next attempt.
+                return self._groups.apply(self._connection, commits)
+            except (*LOST, StoreUnavailableError) as error:
+                # Whether what was cut off was applied, the group's record tells the next attempt.
                 self._drop_connection()
                 if time.monotonic() > deadline:
                     raise self._away(error) from error
                 time.sleep(0.1)
             except psycopg.Error as error:
                 raise self._translated(error) from error
-
-    def _apply_once(self, connection: psycopg.Connection[Any], commits: list[Commit], group: bytes) -> list[Outcome]:
-        namespace = self._namespace
-        with connection.transaction():
-            query = "SELECT version, log_end, log_floor FROM coflows_namespaces WHERE id = %s FOR UPDATE"
-            version, log_end, log_floor = _row(connection.execute(query, (namespace,)))
-            query = "SELECT at FROM coflows_groups WHERE namespace = %s AND id = %s"
-            applied = connection.execute(query, (namespace, group)).fetchone()
-            if applied is not None:
-                return self._replay(connection, commits, applied[0])
-            start, outcomes, changes = version, [], []
-            outcome: Outcome
-            for commit in commits:
-                stale = self._stale(connection, commit)
-                if stale:
-                    outcome = conflict(self.url, stale)
-                else:
-                    version += 1 if commit.changes else 0
-                    self._write(connection, commit, version)
-                    changes += [(key, 0) for key in commit.writes] + [(key, 1) for key in commit.deletes]
-                    outcome = version
-                outcomes.append(outcome)
-            if changes:
-                self._log(connection, changes, log_end, log_floor, version)
-                self._remember(connection, group, start, outcomes)
-        return outcomes
-
-    def _stale(self, connection: psycopg.Connection[Any], commit: Commit) -> list[str]:
-        if not commit.conditions:
-            return []
-        query = "SELECT key, version FROM coflows_entries WHERE namespace = %s AND key = ANY(%s)"
-        there = dict(connection.execute(query, (self._namespace, list(commit.conditions))).fetchall())
-        return [key for key, version in commit.conditions.items() if there.get(key, 0) != version]
-
-    def _write(self, connection: psycopg.Connection[Any], commit: Commit, version: int) -> None:
-        if commit.writes:
-            rows = [(self._namespace, key, value, version) for key, value in commit.writes.items()]
-            with connection.cursor() as cursor:
-                cursor.executemany(_UPSERT, rows)
-        if commit.deletes:
-            query = "DELETE FROM coflows_entries WHERE namespace = %s AND key = ANY(%s)"
-            connection.execute(query, (self._namespace, list(commit.deletes)))
-
-    def _log(
-        self,
-        connection: psycopg.Connection[Any],
-        changes: list[tuple[str, int]],
-        log_end: int,
-        log_floor: int,
-        version: int,
-    ) -> None:
-        namespace = self._namespace
-        rows = [(namespace, log_end + number, key, gone) for number, (key, gone) in enumerate(changes, 1)]
-        with connection.cursor() as cursor:
-            cursor.executemany("INSERT INTO coflows_changes VALUES (%s, %s, %s, %s)", rows)
-        log_end += len(changes)
-        # Trimmed a good part at a time, so that most commits have nothing to trim.
-        if log_end - log_floor > RETAINED_CHANGES:
-            log_floor = log_end - RETAINED_CHANGES // 2
-            query = "DELETE FROM coflows_changes WHERE namespace = %s AND id <= %s"
-            connection.execute(query, (namespace, log_floor))
-        query = "UPDATE coflows_namespaces SET version = %s, log_end = %s, log_floor = %s WHERE id = %s"
-        connection.execute(query, (version, log_end, log_floor, namespace))
-        connection.execute("SELECT pg_notify(%s, '')", (self._channel,))
-
-    def _remember(self, connection: psycopg.Connection[Any], group: bytes, start: int, outcomes: list[Outcome]) -> None:
-        connection.execute("INSERT INTO coflows_groups VALUES (%s, %s, %s)", (self._namespace, group, start))
-        if start % RETAINED_GROUPS < len(outcomes):
-            query = "DELETE FROM coflows_groups WHERE namespace = %s AND at < %s"
-            connection.execute(query, (self._namespace, start - RETAINED_GROUPS))
-
-    def _replay(self, connection: psycopg.Connection[Any], commits: list[Commit], start: int) -> list[Outcome]:
-        """The outcomes of a group that was applied before the connection was lost. A group of one is all that can
-        still be told apart; of a larger one, which were refused is not recorded."""
-        if len(commits) == 1:
-            return [start + 1]
-        raise StoreError(
-            f"The connection to {self.url} was lost while several commits were written; they were applied, except "
-            "those whose conditions did not hold.",
-            hint="Read again, and decide again.",
-        )
 
     # -- errors and end ----------------------------------------------------------------------------------------
 

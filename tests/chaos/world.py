@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from coflows import Client, connect
@@ -114,9 +114,9 @@ class World:
         self.bob = bob
         self.workers: list[Worker] = []
 
-    def open(self, name: str, broker_url: str | None = None) -> Client:
-        """A session of a user."""
-        settings = {"COFLOWS_HOME": str(self.folder)}
+    def open(self, name: str, broker_url: str | None = None, **settings: str) -> Client:
+        """A session of a user; ``settings`` are variables of the environment."""
+        settings["COFLOWS_HOME"] = str(self.folder)
         before = {key: os.environ.get(key) for key in settings}
         os.environ.update(settings)
         try:
@@ -165,6 +165,7 @@ class Load:
     def __init__(self, flows: dict[str, FlowProxy]) -> None:
         self._flows = flows
         self._next = 0
+        self._sent = threading.Condition()
         self.sent: dict[str, list[int]] = {name: [] for name in flows}
         self._futures: dict[str, list[FlowFuture]] = {name: [] for name in flows}
 
@@ -176,6 +177,34 @@ class Load:
                 message = flow.package_input_message({"number": self._next, "seconds": seconds})
                 self._futures[name].append(flow.get_reply_future(message))
                 self.sent[name].append(self._next)
+            with self._sent:
+                self._sent.notify_all()
+
+    @property
+    def count(self) -> int:
+        """How many messages were sent."""
+        return self._next
+
+    def wait_for(self, count: int) -> None:
+        """Wait until another thread has sent that many."""
+        with self._sent:
+            self._sent.wait_for(lambda: self._next >= count, DRAIN)
+
+    def wait(self) -> None:
+        """Wait for the end of every future so far."""
+        for futures in self._futures.values():
+            for future in list(futures):
+                with suppress(Exception):  # What became of it, the verdict tells.
+                    future.get_data(DRAIN)
+
+    def send_until(self, ended: threading.Event, window: int = 4) -> None:
+        """Send until the event is set, with at most ``window`` messages under way to each flow."""
+        while not ended.is_set():
+            self.send(1)
+            for futures in self._futures.values():
+                if len(futures) > window:
+                    with suppress(Exception):  # What became of it, the verdict tells.
+                        futures[-window].get_data(DRAIN)
 
     @property
     def answered(self) -> int:

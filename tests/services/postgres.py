@@ -41,9 +41,9 @@ class Postgres:
             raise
         return self
 
-    def halt(self) -> None:
-        """Shut it down; ``start`` brings it back with its data."""
-        self._run("pg_ctl", "-m", "fast", "-w", "-t", "60", "stop")
+    def halt(self, how: str = "fast") -> None:
+        """Shut it down; ``start`` brings it back with its data. ``immediate``: as in a crash."""
+        self._run("pg_ctl", "-m", how, "-w", "-t", "60", "stop")
 
     def stop(self) -> None:
         """End it and remove its data."""

@@ -81,6 +81,8 @@ class Proxy:
                 except OSError:
                     client.close()
                     continue
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._lock:
                     self._pairs.append((client, server))
                 for ends in ((client, server, False), (server, client, True)):
