@@ -31,6 +31,8 @@ class Settings:
     """What this side writes; 1 while a peer is still to be upgraded, both are read."""
     max_attempts: int
     """How often a message is worked on whose worker dies over it, before it goes to the dead letters."""
+    park_after: float
+    """After how long a turn's message is kept in the store instead of the broker."""
     failpoints: str
     """For fault tests: ``name:count``; the process kills itself when it comes to that point for the count-th time."""
 
@@ -54,6 +56,7 @@ def load_settings(**overrides: Any) -> Settings:
         log_level: str = Field("INFO", pattern=r"(?i)^(debug|info|warning|error|critical)$")
         envelope_version: int = Field(2, ge=1, le=2)
         max_attempts: int = Field(5, ge=1)
+        park_after: float = Field(5.0, gt=0)
         failpoints: str = Field("", pattern=r"^([a-z_]+:[0-9]+)?$")
 
     try:
@@ -74,6 +77,7 @@ def load_settings(**overrides: Any) -> Settings:
         log_level=read.log_level.upper(),
         envelope_version=read.envelope_version,
         max_attempts=read.max_attempts,
+        park_after=read.park_after,
         failpoints=read.failpoints,
     )
 

@@ -61,6 +61,7 @@ class Admission(Generic[Job]):
         self.free = concurrency
         self._lanes: dict[str, deque[Job]] = {}
         self._taken: dict[str, Batch[Job]] = {}
+        self._held: set[str] = set()
         self._running: set[Batch[Job]] = set()
         self._ready: deque[str] = deque()
         self._resuming: deque[Batch[Job]] = deque()
@@ -76,7 +77,7 @@ class Admission(Generic[Job]):
             queue = self._lanes.get(lane)
             if queue is None:
                 queue = self._lanes[lane] = deque()
-                if lane not in self._taken:
+                if lane not in self._taken and lane not in self._held:
                     self._ready.append(lane)
             queue.append(job)
         return self._fill()
@@ -129,6 +130,22 @@ class Admission(Generic[Job]):
         self._resuming.append(batch)
         return self._fill()
 
+    def hold(self, lane: str) -> None:
+        """Start nothing of a lane until ``let_loose``; a batch that has it goes on."""
+        self._held.add(lane)
+        if lane in self._ready:
+            self._ready.remove(lane)
+
+    def let_loose(self, lane: str, first: Job | None = None) -> Commands[Job]:
+        """A lane is not held any more; ``first``: what goes before all that waits there."""
+        waits = lane in self._lanes and lane not in self._held
+        self._held.discard(lane)
+        if first is not None:
+            self._lanes.setdefault(lane, deque()).appendleft(first)
+        if lane in self._lanes and lane not in self._taken and not waits:
+            self._ready.append(lane)
+        return self._fill()
+
     def withdraw(self, jobs: Iterable[Job]) -> list[Job]:
         """Forget those of the jobs that are in no batch; gives them. The others go on."""
         wanted, gone = set(jobs), []
@@ -142,7 +159,7 @@ class Admission(Generic[Job]):
                 self._lanes[lane] = kept
                 continue
             del self._lanes[lane]
-            if lane not in self._taken:
+            if lane not in self._taken and lane not in self._held:
                 self._ready.remove(lane)
         return gone
 
@@ -155,7 +172,7 @@ class Admission(Generic[Job]):
             self._free(lane)
 
     def _free(self, lane: str) -> None:
-        if self._taken.pop(lane, None) is not None and lane in self._lanes:
+        if self._taken.pop(lane, None) is not None and lane in self._lanes and lane not in self._held:
             self._ready.append(lane)
 
     def _give_slot(self, batch: Batch[Job]) -> None:

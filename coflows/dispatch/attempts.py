@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coflows.codec.wire import encode
+from coflows.dispatch.parking import Claim
 from coflows.endpoints import read
 from coflows.model.layout import attempts_key
 from coflows.store.base import ABSENT, Store
@@ -28,12 +29,12 @@ class Attempt:
     number: int
     version: int
 
-    def begin(self, store: Store, lease: tuple[str, int] | None) -> None:
-        """Record that it is begun now. ``lease``: key and epoch, whose holder alone may. Raises ConflictError or what
-        the store raises."""
+    def begin(self, store: Store, claim: Claim | None) -> None:
+        """Record that it is begun now. ``claim``: whose holder alone may. Raises ConflictError or what the store
+        raises."""
         conditions = {self.key: self.version}
-        if lease is not None:
-            conditions[lease[0]] = lease[1]
+        if claim is not None:
+            conditions[claim.key] = claim.version
         store.commit({self.key: encode(self.number)}, conditions=conditions)
 
 

@@ -25,6 +25,11 @@ class Content:
     loaded: dict[str, Loaded] = field(default_factory=dict)
     """The flows whose turns went well, as they are in memory."""
 
+    @property
+    def parked(self) -> bool:
+        """Whether one of the turns is of a message that only the store has."""
+        return any(job.parked is not None for job, _ in self.turns)
+
     def add(
         self,
         job: Job,

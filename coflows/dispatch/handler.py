@@ -20,6 +20,7 @@ from coflows.dispatch.attempts import next_attempt, pause_before
 from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
+from coflows.dispatch.parking import left_behind
 from coflows.dispatch.records import PushCall, TurnRecord
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
@@ -73,7 +74,7 @@ class Handler:
     def handle(self, work: Work, job: Job) -> bool:
         """Work one message off; False when the batch is not to go on with the next one. What it raises is the runtime's
         own trouble, never the flow's: the message is to be worked off again."""
-        work.job = job
+        work.job, work.since = job, time.monotonic()
         if not job.fresh:
             self._refresh(job)
         if job.done is not None:
@@ -172,8 +173,6 @@ class Handler:
     def _begin_again(self, work: Work, job: Job, turn: Turn) -> bool:
         """Whether to try once more; else the message was given up. Others of its batch do not share its fate."""
         self._runner.alone(work)
-        lease = job.source.lease
-        held = None if lease is None or job.epoch is None else (lease.key, job.epoch)
         attempt = next_attempt(self._cl.store, turn.flow_id, turn.message.message_id)
         limit = self._cl.settings.max_attempts
         if attempt.number > limit:
@@ -185,7 +184,7 @@ class Handler:
             with self._runner.pause(work):
                 time.sleep(seconds)
         # Counted after the pause: a worker that dies during it died of something else.
-        attempt.begin(self._cl.store, held)
+        attempt.begin(self._cl.store, job.claim)
         return True
 
     def _give_to_dead(self, work: Work, job: Job, turn: Turn, reason: str) -> None:
@@ -308,8 +307,6 @@ class Handler:
             loaded.state = state
         conditions = {done: ABSENT, metadata_key(flow_id): loaded.instance.version}
         place = job.incoming.place
-        if lease is not None and job.epoch is not None:
-            conditions[lease.key] = job.epoch
         deletes = [] if message.input_message_id is None else [call_key(flow_id, message.input_message_id)]
         if job.again:
             deletes.append(attempts_key(flow_id, message.message_id))
@@ -318,6 +315,11 @@ class Handler:
         elif job.letter is not None:
             deletes.append(dead_key(job.letter))
         with work.draft.lock:
+            claim = job.claim
+            if claim is not None:
+                conditions[claim.key] = claim.version
+            if job.parked is not None:
+                deletes += left_behind(job.parked)
             content = work.draft.content()
             content.add(job, turn.sent, writes, deletes, conditions)
             if lease is not None and place is not None:
@@ -326,7 +328,7 @@ class Handler:
                 content.loaded.pop(flow_id, None)
             elif not loaded.parallel:
                 content.loaded[flow_id] = loaded
-        work.job = None
+            work.job = None
         if loaded.parallel:
             if not failed:
                 self.loader.keep(loaded)

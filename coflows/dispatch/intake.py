@@ -15,7 +15,9 @@ from coflows.broker.base import Delivery
 from coflows.codec.wire import decode
 from coflows.dead_letters import read_opened
 from coflows.dispatch.answers import recorded
+from coflows.dispatch.custody import Custody
 from coflows.dispatch.job import Job, Source
+from coflows.dispatch.lease import Lease
 from coflows.dispatch.sequencing import Sequencer
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, StoreError
@@ -36,7 +38,8 @@ logger = logging.getLogger(__name__)
 class Intake:
     """One thread at a time takes in what has come; ``deliver`` is for any."""
 
-    def __init__(self, session: Session, store: Store, runner: Runner) -> None:
+    def __init__(self, session: Session, store: Store, runner: Runner, custody: Custody) -> None:
+        self._custody = custody
         self._session = session
         self._store = store
         self._runner = runner
@@ -48,6 +51,8 @@ class Intake:
         self._open: dict[tuple[str, str, str], Job] = {}
         self._sequencer: Sequencer[Job] = Sequencer()
         self._flows: dict[int, set[str]] = {}
+        self._parked: dict[tuple[str, str], int] = {}
+        """The highest number of each stream that is parked."""
 
     def deliver(self, delivery: Delivery, source: Source, schedule: Callable[[Callable[[], None]], None]) -> None:
         """A delivery came. Never blocks: the work is done by what ``schedule`` calls."""
@@ -57,6 +62,11 @@ class Intake:
                 return
             self._scheduled = True
         schedule(self._take_in)
+
+    def adopt(self, job: Job) -> None:
+        """A job that did not come in a delivery of this worker's."""
+        with self._taking:
+            self._open[job.key] = job
 
     def ended(self, job: Job) -> None:
         """The job is over; when its message comes again, the store knows."""
@@ -100,7 +110,7 @@ class Intake:
             for delivery, source in taken:
                 if source not in epochs:
                     # The lease comes first: what is read before may be older than the last commit of who held it.
-                    epochs[source] = None if source.lease is None else source.lease.take()
+                    epochs[source] = None if source.lease is None else self._take(source.lease)
                 self._open_parcel(delivery, source, epochs[source], jobs)
             self._look_up(jobs)
             self._retake(jobs)
@@ -112,6 +122,16 @@ class Intake:
                 source.start_over()
             return []
         return self._in_order(jobs)
+
+    def _take(self, lease: Lease) -> int:
+        fresh = not lease.taken
+        epoch = lease.take()
+        if fresh:
+            for one in self._custody.meet(lease.partition):
+                if one.place is not None:
+                    key = (one.flow_id, one.place.stream)
+                    self._parked[key] = max(self._parked.get(key, 0), one.place.number)
+        return epoch
 
     def _open_parcel(self, delivery: Delivery, source: Source, epoch: int | None, jobs: list[Job]) -> None:
         try:
@@ -134,7 +154,7 @@ class Intake:
                     continue
                 incoming, payload = letter
             if not isinstance(payload, Call):
-                self._aside(incoming, payload)
+                self._aside(incoming, payload, source.lease.partition if source.lease is not None else None)
                 parcel.settle()
                 continue
             sender, message_id = incoming.sender, incoming.message_id
@@ -147,8 +167,11 @@ class Intake:
             if first is job:
                 own.append(job)
             else:
-                first.twins.append(parcel)
                 job.twin = True
+                if first.parked is None:
+                    first.twins.append(parcel)
+                else:
+                    parcel.settle()
             jobs.append(job)
         if not source.track(own):
             for job in own:
@@ -172,16 +195,18 @@ class Intake:
         value = decode(opened.payload, max_bytes=len(opened.payload))
         return Incoming(opened.sender, opened.message_id, value, opened.payload), Call.from_dict(value)
 
-    def _aside(self, incoming: Incoming, payload: Recall | Cancel) -> None:
+    def _aside(self, incoming: Incoming, payload: Recall | Cancel, partition: int | None) -> None:
         """What is about a message, and no message itself."""
-        job = self._open.get((incoming.sender, payload.flow_id, payload.message_id))
+        flow_id, message_id = payload.flow_id, payload.message_id
+        job = self._open.get((incoming.sender, flow_id, message_id))
         if isinstance(payload, Recall):
-            answer = recorded(self._session, self._store, payload, incoming.sender, unknown=job is None)
+            unknown = job is None and not self._custody.lot.has(partition, flow_id, message_id)
+            answer = recorded(self._session, self._store, payload, incoming.sender, unknown=unknown)
             self._runner.publish(answer)
         elif job is not None:
-            job.cancelled = True
-            if job.on_cancel is not None:
-                job.on_cancel()
+            job.cancel()
+        else:
+            self._custody.lot.cancel(partition, flow_id, message_id, incoming.sender)
 
     def _look_up(self, jobs: list[Job]) -> None:
         keys: dict[str, None] = {}
@@ -212,12 +237,28 @@ class Intake:
                 if not self._sequencer.knows(key):
                     self._flows.setdefault(lease.partition, set()).add(flow_id)
                     entry = found.get(order_key(flow_id, place.stream))
-                    self._sequencer.begin(key, 0 if entry is None else read(entry.value)["passed"])
+                    passed = 0 if entry is None else read(entry.value)["passed"]
+                    self._sequencer.begin(key, max(passed, self._parked.pop(key, 0)))
                 # A number that was not let through yet cannot have been worked off: no need to look for its record.
                 if self._sequencer.is_late(key, place.number):
                     doubtful[done] = job
-        for entry in self._store.get_many(doubtful).values() if doubtful else ():
-            doubtful[entry.key].done = entry
+        self._look_closer(doubtful)
+
+    def _look_closer(self, doubtful: dict[str, Job]) -> None:
+        """Messages that came after later ones: worked off before, being worked off by another worker, or too late."""
+        if not doubtful:
+            return
+        lot = self._custody.lot
+        parked = {
+            lot.key(job.key, job.source.lease.partition): job
+            for job in doubtful.values()
+            if job.source.lease is not None
+        }
+        for key, entry in self._store.get_many([*doubtful, *parked]).items():
+            if key in doubtful:
+                doubtful[key].done = entry
+            else:
+                parked[key].elsewhere = True
 
     def _retake(self, jobs: list[Job]) -> None:
         """A connection that was lost may have given a partition to another worker and back, unnoticed: what is known of
@@ -229,7 +270,7 @@ class Intake:
             source.lease.lost()
             self._sequencer.forget(self._flows.pop(source.lease.partition, set()))
             self._runner.forget_flows(source.lease.partition)
-            epoch = source.lease.take()
+            epoch = self._take(source.lease)
             again = [job for job in jobs if job.source is source]
             for job in again:
                 job.epoch = epoch
@@ -246,6 +287,8 @@ class Intake:
             key = (job.payload.flow_id, place.stream)
             if not self._sequencer.is_late(key, place.number):
                 ready += self._sequencer.offer(key, place.number, None if job.twin else job, now)
+            elif job.elsewhere and not job.twin:
+                self._runner.settle([job], None)
             elif not job.twin:
                 job.late = True
                 ready.append(job)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from coflows.dispatch.lease import Lease
+from coflows.dispatch.parking import Claim
 from coflows.model.calls import Call
 from coflows.parcel import Parcel
 from coflows.session import Incoming
@@ -15,6 +16,10 @@ from coflows.store.base import Entry
 
 class Source(Protocol):
     """The queue that jobs come from, as the runner sees it."""
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
 
     @property
     def lease(self) -> Lease | None:
@@ -35,7 +40,8 @@ class Job:
     """A message to an instance, opened and checked. ``epoch`` is that of the partition's lease under which it was
     taken; ``done`` and ``metadata`` are what the store had then."""
 
-    parcel: Parcel
+    parcel: Parcel | None
+    """None once its delivery is settled."""
     incoming: Incoming
     payload: Call
     source: Source
@@ -54,15 +60,36 @@ class Job:
     late: bool = False
     twin: bool = False
     """Whether the same message is being worked off already."""
+    elsewhere: bool = False
+    """Whether another worker has it, parked."""
     twins: list[Parcel] = field(default_factory=list)
     """Where the same message came again meanwhile."""
     cancelled: bool = False
     on_cancel: Callable[[], None] | None = None
     letter: str | None = None
     """The dead letter that it is, replayed."""
+    parked: Claim | None = None
+    """Its record, once it is parked; its delivery is settled then."""
+
+    @property
+    def claim(self) -> Claim | None:
+        """On what the effects of its turn are conditioned; nothing at a parallel endpoint."""
+        if self.parked is not None:
+            return self.parked
+        lease = self.source.lease
+        return None if lease is None or self.epoch is None else Claim(lease.key, self.epoch)
+
+    def cancel(self) -> None:
+        """Its sender no longer wants it."""
+        self.cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
 
     def settle(self, *, again: bool = False) -> None:
         """Acknowledge, or give back."""
-        self.parcel.settle(again=again)
-        for twin in self.twins:
+        parcel, self.parcel = self.parcel, None
+        if parcel is not None:
+            parcel.settle(again=again)
+        twins, self.twins = self.twins, []
+        for twin in twins:
             twin.settle()

@@ -27,6 +27,14 @@ def share(partitions: Iterable[int], workers: Iterable[str], worker: str) -> set
     return {partition for partition in partitions if names[partition % len(names)] == worker}
 
 
+def alive_workers(store: Store, dispatch_point: str) -> list[str]:
+    """The names of the workers that share a dispatch point, in order. Raises what the store raises."""
+    prefix, now = workers_prefix(dispatch_point), time.time()
+    return sorted(
+        entry.key.removeprefix(prefix) for entry in store.scan(prefix) if now - read(entry.value)["at"] < TIME_TO_LIVE
+    )
+
+
 class Membership:
     """Announces a worker, and tells with each heartbeat who is there and whether that has changed: a watch would have
     every commit of every turn log what it changed. Thread-safe."""
@@ -35,8 +43,8 @@ class Membership:
         self, store: Store, dispatch_point: str, worker: str, on_look: Callable[[Sequence[str], bool], None]
     ) -> None:
         self._store = store
-        self._prefix = workers_prefix(dispatch_point)
-        self._key = f"{self._prefix}{worker}"
+        self._point = dispatch_point
+        self._key = f"{workers_prefix(dispatch_point)}{worker}"
         self._on_look = on_look
         self._known: list[str] = [worker]
         self._wake = threading.Event()
@@ -76,12 +84,7 @@ class Membership:
         self._store.commit({self._key: encode({"at": time.time()})})
 
     def _look(self) -> None:
-        now = time.time()
-        alive = sorted(
-            entry.key.removeprefix(self._prefix)
-            for entry in self._store.scan(self._prefix)
-            if now - read(entry.value)["at"] < TIME_TO_LIVE
-        )
+        alive = alive_workers(self._store, self._point)
         if not self._stopped.is_set():
             changed, self._known = alive != self._known, alive
             self._on_look(alive, changed)

@@ -41,6 +41,11 @@ class PartitionFeed:
         self._cycling = threading.Lock()
 
     @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._queue.name
+
+    @property
     def lease(self) -> Lease | None:
         """The right to commit for this partition."""
         return self._lease

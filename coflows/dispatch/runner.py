@@ -14,11 +14,13 @@ from coflows.broker.base import Delivery
 from coflows.client import Client
 from coflows.dispatch.admission import Admission, Batch, Commands, Resume
 from coflows.dispatch.crew import Crew
+from coflows.dispatch.custody import Custody
 from coflows.dispatch.event_loop import Coroutine, EventLoop
 from coflows.dispatch.flusher import Flusher
 from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
+from coflows.dispatch.parking import ParkingLot
 from coflows.dispatch.records import Outgoing
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError, UnroutableError
@@ -37,11 +39,22 @@ BUDGET = 0.005
 class Runner:
     """Runs the jobs of one dispatch worker on threads, or its async flows on an event loop. Thread-safe."""
 
-    def __init__(self, cl: Client, *, concurrency: int, base_paths: Sequence[Path], secrets: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        cl: Client,
+        dispatch_point: str,
+        worker: str,
+        *,
+        concurrency: int,
+        base_paths: Sequence[Path],
+        secrets: Mapping[str, str],
+    ) -> None:
         self._session = cl.session
         self._failpoints = Failpoints(cl.settings.failpoints)
         self._handler = Handler(cl, self, base_paths, secrets, self._failpoints)
-        self._intake = Intake(cl.session, cl.store, self)
+        lot = ParkingLot(cl.store, dispatch_point, worker)
+        self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
+        self._intake = Intake(cl.session, cl.store, self, self.custody)
         self._admission: Admission[Job] = Admission(concurrency)
         self._lock = threading.Lock()
         self._crew = Crew(f"coflows-turn-{cl.user_id[:8]}")
@@ -68,6 +81,32 @@ class Runner:
         with self._lock:
             return self._admission.withdraw(jobs)
 
+    def hold(self, lane: str) -> None:
+        """Another worker has a message of this instance: start no other."""
+        with self._lock:
+            self._admission.hold(lane)
+
+    def let_loose(self, lane: str) -> None:
+        """It has it no longer; what it has left is not what is in memory here."""
+        self._handler.loader.forget(lane)
+        with self._lock:
+            commands = self._admission.let_loose(lane)
+        self._obey(commands)
+
+    def adopt(self, job: Job) -> None:
+        """Work off a message that another worker left behind, before all others of its instance."""
+        self._handler.loader.forget(job.payload.flow_id)
+        self._intake.adopt(job)
+        with self._lock:
+            commands = self._admission.let_loose(job.lane, job)
+        self._obey(commands)
+
+    def later(self, seconds: float, task: Callable[[], None]) -> None:
+        """Do something after a while."""
+        timer = threading.Timer(seconds, self._schedule, (task,))
+        timer.daemon = True
+        timer.start()
+
     def forget_partition(self, partition: int, jobs: Iterable[Job]) -> None:
         """The jobs were given back, and another worker may have the partition from now on."""
         self._intake.forget(jobs, partition)
@@ -80,6 +119,7 @@ class Runner:
     def tick(self) -> None:
         """To be called about once a second."""
         self._intake.tick()
+        self.custody.tick(list(self._works.values()))
 
     def close(self) -> None:
         """Stop the event loop of async flows, if one was needed."""
@@ -121,7 +161,7 @@ class Runner:
         """The job goes on on the event loop, with its lane and without a slot; the batch goes on without it."""
         with self._lock:
             batch = self._admission.detach(work.batch, job.lane)
-        alone = self._works[batch] = Work(batch, job=job)
+        alone = self._works[batch] = Work(batch, job=job, since=work.since)
         return alone
 
     def run_async(self, work: Work, coroutine: Coroutine) -> None:
@@ -177,6 +217,8 @@ class Runner:
         sources: dict[Source, list[Job]] = {}
         for job in jobs:
             self._intake.ended(job)
+            if job.parked is not None:
+                self.custody.over(job)
             job.settle(again=error is not None)
             sources.setdefault(job.source, []).append(job)
         for source, settled in sources.items():
@@ -184,14 +226,19 @@ class Runner:
 
     def give_up(self, job: Job, error: BaseException) -> None:
         """Something of ours failed, not the flow: the message goes back and is worked off again."""
-        lease = job.source.lease
+        lease, queue = job.source.lease, job.source.name
         self._handler.loader.forget(job.payload.flow_id)
-        lost = lease is not None and isinstance(error, ConflictError) and lease.key in error.keys
-        if not lost:
-            logger.error("Could not work off a message of %s; it goes back.", job.parcel.delivery.queue, exc_info=error)
+        claim = job.claim
+        lost = claim is not None and isinstance(error, ConflictError) and claim.key in error.keys
+        if job.parked is not None:
+            # Whoever has adopted it goes on; if nobody has, this worker is asked to again when it is gone.
+            logger.warning("Parked message %s is given up here: %s", job.incoming.message_id, error)
+            self.custody.lost(job)
+        elif not lost:
+            logger.error("Could not work off a message of %s; it goes back.", queue, exc_info=error)
             job.source.start_over()
         elif lease is not None and job.epoch is not None and (lease.holds(job.epoch) or job.twins):
-            logger.warning("Another worker took %s over; what it has not seen goes back.", job.parcel.delivery.queue)
+            logger.warning("Another worker took %s over; what it has not seen goes back.", queue)
             job.source.start_over()
         self._intake.ended(job)
         job.source.settled([job])

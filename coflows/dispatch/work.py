@@ -18,6 +18,8 @@ class Work:
     batch: Batch[Job]
     draft: Draft = field(default_factory=Draft)
     job: Job | None = None
+    since: float = 0.0
+    """When its turn began, by the monotonic clock."""
     loaded: dict[str, Loaded] = field(default_factory=dict)
     go_on: threading.Event | None = None
     again: list[Job] = field(default_factory=list)

@@ -47,12 +47,15 @@ class DispatchWorker:
         self._partitions = ensure_point(cl, dispatch_point)
         self._runner = Runner(
             cl,
+            dispatch_point,
+            self.name,
             concurrency=concurrency,
             base_paths=(*base_paths, *cl.settings.flow_modules),
             secrets=dict(secrets or {}),
         )
         numbers = (None, *range(self._partitions))
         self._feeds = [PartitionFeed(cl, dispatch_point, number, self._runner, self.name) for number in numbers]
+        self._runner.custody.sources |= {feed.partition: feed for feed in self._feeds}
         for feed in self._feeds:
             feed.open()
         self._reshare = RESHARE
@@ -67,13 +70,16 @@ class DispatchWorker:
             if self._stopped:
                 return
             self._stopped = True
-        self._ending.set()
-        self._membership.close()
+        until = time.monotonic() + grace
         stops = [threading.Thread(target=feed.stop, args=(grace,)) for feed in self._feeds]
         for stop in stops:
             stop.start()
         for stop in stops:
             stop.join()
+        # Until its good-bye nobody adopts what this worker has parked.
+        self._runner.custody.wait(max(0.0, until - time.monotonic()))
+        self._ending.set()
+        self._membership.close()
         self._runner.close()
 
     def _tick(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,11 @@ from coflows.store.base import Store
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
+
+logger = logging.getLogger(__name__)
+
+RETRY = 1.0
+"""Seconds between attempts at writing what a long turn has done, of which nobody else knows."""
 
 
 class Writer:
@@ -38,17 +44,28 @@ class Writer:
             if last:
                 self._runner.end(work)
             return
-        early = last and self._may_answer_early(content)
-        if early:
-            jobs = [job for job, _ in content.turns]
-            both = _Both(partial(self._runner.settle, jobs))
+        both: _Both | None = None
+        if last and self._may_answer_early(content):
+            both = _Both(partial(self._runner.settle, [job for job, _ in content.turns]))
             self._runner.publish_all(content.turns, both)
+        for key, (passed, at) in content.orders.items():
+            content.writes[key] = encode({"passed": passed, "at": at})
+        self._failpoints.reach("before_commit")
+        # Alone, this thread writes best; with others, all together in the store's.
+        self._commit(work, content, both, last=last, now=(alone and self._runner.idle) or not last)
+        if not last:
+            work.draft.wait()
 
+    def _commit(self, work: Work, content: Content, both: _Both | None, *, last: bool, now: bool) -> None:
         def written(outcome: int | StoreError) -> None:
+            if isinstance(outcome, StoreError) and not isinstance(outcome, ConflictError) and content.parked:
+                logger.warning("The outcome of a long turn could not be written; trying again: %s", outcome)
+                self._runner.later(RETRY, partial(self._commit, work, content, both, last=last, now=True))
+                return
             try:
                 if isinstance(outcome, StoreError):
                     self._refused(work, content, outcome)
-                elif early:
+                elif both is not None:
                     both(None)
                 else:
                     self._committed(content)
@@ -57,19 +74,14 @@ class Writer:
                 if last:
                     self._runner.end(work)
 
-        for key, (passed, at) in content.orders.items():
-            content.writes[key] = encode({"passed": passed, "at": at})
-        self._failpoints.reach("before_commit")
-        # Alone, this thread writes best; with others, all together in the store's.
-        now = (alone and self._runner.idle) or not last
         self._store.commit_async(written, content.writes, content.deletes, content.conditions, now=now)
-        if not last:
-            work.draft.wait()
 
     def _may_answer_early(self, content: Content) -> bool:
         """A turn without state that sent nothing but replies to sessions: the reply need not wait for the record."""
         return all(
-            job.source.lease is None and all(one.answers is not None and one.session for one in sent)
+            job.source.lease is None
+            and job.parked is None
+            and all(one.answers is not None and one.session for one in sent)
             for job, sent in content.turns
         )
 
@@ -84,8 +96,8 @@ class Writer:
             self._loader.forget(flow_id)
             work.loaded.pop(flow_id, None)
         for job, _ in content.turns:
-            lease = job.source.lease
-            if not isinstance(error, ConflictError) or (lease is not None and lease.key in error.keys):
+            claim = job.claim
+            if not isinstance(error, ConflictError) or (claim is not None and claim.key in error.keys):
                 self._runner.give_up(job, error)
             else:
                 # One of them was worked off by somebody else, or its instance deleted: each on its own tells.

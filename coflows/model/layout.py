@@ -12,6 +12,8 @@ replies:{flow_id}:{message_id}       the turn that answered a message, where tha
 order:{flow_id}:{stream}             up to which number the messages of a sender's stream were worked off
 calls:{flow_id}:{message_id}         a push call in flight: who may answer, and who waits for the outcome
 attempts:{flow_id}:{message_id}      how often a message was begun, once it was delivered again
+parked:{point}:{partition}:{flow_id}:{message_id}   a message whose turn takes long, and which worker has it
+unparked:{the same}                  its sender no longer wants it
 dead:{letter}                        a message that was given up
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
 """
@@ -141,6 +143,21 @@ def attempts_prefix(flow_id: str) -> str:
 def attempts_key(flow_id: str, message_id: str) -> str:
     """How often a message was begun."""
     return f"attempts:{flow_id}:{message_id}"
+
+
+def parked_prefix(dispatch_point: str, partition: int | None = None) -> str:
+    """What the parked messages of a dispatch point, or of one of its partitions, begin with."""
+    return f"parked:{dispatch_point}:" if partition is None else f"parked:{dispatch_point}:{partition}:"
+
+
+def parked_key(dispatch_point: str, partition: int | None, flow_id: str, message_id: str) -> str:
+    """A parked message; without a partition one of the parallel queue."""
+    return f"parked:{dispatch_point}:{'parallel' if partition is None else partition}:{flow_id}:{message_id}"
+
+
+def parked_cancel_key(key: str) -> str:
+    """The mark that the sender of the message parked under ``key`` no longer wants it."""
+    return f"un{key}"
 
 
 def dead_key(letter: str) -> str:

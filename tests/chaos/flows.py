@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -52,3 +53,32 @@ class Poison(AtomicFlow):
                 os.kill(os.getpid(), signal.SIGKILL)
         self.flow_state["count"] = self.flow_state.get("count", 0) + 1
         return {"count": self.flow_state["count"]}
+
+
+class Slow(AtomicFlow):
+    """Goes on when a file is there; remembers what it was sent, and writes down each time that it began."""
+
+    default_config = {"name": "Slow", "description": "Takes its time."}
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        gate = Path(input_message.data["gate"])
+        with gate.with_suffix(".runs").open("a") as runs:
+            runs.write(f"{input_message.data['number']}\n")
+        while not gate.exists():
+            time.sleep(0.02)
+        self.flow_state.setdefault("seen", []).append(input_message.data["number"])
+        return {"seen": list(self.flow_state["seen"])}
+
+
+class SlowAsync(AtomicFlow):
+    """The same, without keeping a thread; a cancel reaches it."""
+
+    default_config = {"name": "SlowAsync", "description": "Takes its time."}
+
+    async def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        gate = Path(input_message.data["gate"])
+        with gate.with_suffix(".runs").open("a") as runs:
+            runs.write(f"{input_message.data['number']}\n")
+        while not gate.exists():
+            await asyncio.sleep(0.02)
+        return {"number": input_message.data["number"]}

@@ -1,0 +1,170 @@
+"""Parks the messages whose turns take long, adopts those whose workers are gone, and keeps other turns off them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from coflows.codec.wire import decode
+from coflows.dispatch.job import Job, Source
+from coflows.dispatch.membership import alive_workers
+from coflows.dispatch.parking import Parked, ParkingLot, review
+from coflows.dispatch.work import Work
+from coflows.errors import CoflowsError, ConflictError, StoreError
+from coflows.model.calls import Call
+from coflows.model.layout import done_key
+from coflows.session import Incoming
+from coflows.store.base import Entry, Store
+
+if TYPE_CHECKING:
+    from coflows.dispatch.runner import Runner
+
+logger = logging.getLogger(__name__)
+
+
+class Custody:
+    """``tick`` is for one thread, the rest for any."""
+
+    def __init__(self, store: Store, lot: ParkingLot, dispatch_point: str, runner: Runner, after: float) -> None:
+        self.lot = lot
+        self.sources: dict[int | None, Source] = {}
+        """The queues that messages come from, by partition."""
+        self._store = store
+        self._point = dispatch_point
+        self._runner = runner
+        self._after = after
+        self._mine: dict[str, Job] = {}
+        self._held: set[str] = set()
+        self._changed = threading.Condition()
+
+    def tick(self, works: Iterable[Work]) -> None:
+        """To be called about once a second, with what is being worked off."""
+        overdue = time.monotonic() - self._after
+        try:
+            for work in works:
+                job = work.job
+                if job is not None and job.parked is None and work.since < overdue:
+                    self._park(work, job)
+            self._look_after_others()
+            self._look_for_cancels()
+        except StoreError as error:
+            logger.warning("Could not look after parked messages; trying again: %s", error)
+
+    def meet(self, partition: int) -> list[Parked]:
+        """This worker has just got the partition: the messages of it that are parked. Instances whose message another
+        worker has are held from now on."""
+        parked = [Parked.decode(entry.value) for entry in self.lot.entries(partition)]
+        with self._changed:
+            foreign = {one.flow_id for one in parked if one.worker != self.lot.worker}
+            self._held |= foreign
+        for flow_id in foreign:
+            self._runner.hold(flow_id)
+        return parked
+
+    def over(self, job: Job) -> None:
+        """A parked message is done with; its record goes, if its turn's commit has not taken it along."""
+        claim = job.parked
+        if claim is None:
+            return
+        self.lost(job)
+        try:
+            self.lot.leave(claim)
+        except ConflictError:
+            logger.debug("%s is another worker's by now.", claim.key)
+        except StoreError as error:
+            logger.warning("The record %s stays until it is looked at again: %s", claim.key, error)
+
+    def lost(self, job: Job) -> None:
+        """A parked message is not worked on here any more."""
+        if job.parked is not None:
+            with self._changed:
+                self._mine.pop(job.parked.key, None)
+                self._changed.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until this worker has no parked message any more; False when time is over first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._mine, seconds)
+
+    # -- own ones ----------------------------------------------------------------------------------------------
+
+    def _park(self, work: Work, job: Job) -> None:
+        incoming, lease = job.incoming, job.source.lease
+        message = Parked(
+            self.lot.worker,
+            None if lease is None else lease.partition,
+            incoming.sender,
+            incoming.message_id,
+            job.payload.flow_id,
+            incoming.data,
+            incoming.place,
+            job.letter,
+        )
+        with work.draft.lock:  # Its turn cannot end meanwhile.
+            if work.job is not job:
+                return
+            try:
+                job.parked = self.lot.park(message, done_key(message.flow_id, message.message_id), job.claim)
+            except ConflictError:
+                return  # Another worker has it; what this turn commits will be refused.
+        logger.info("Message %s takes long; it is parked.", message.message_id)
+        with self._changed:
+            self._mine[job.parked.key] = job
+        job.settle()
+        job.source.settled([job])
+
+    def _look_for_cancels(self) -> None:
+        with self._changed:
+            mine = dict(self._mine)
+        for key in self.lot.cancelled(job.parked for job in mine.values() if job.parked is not None):
+            mine[key].cancel()
+
+    # -- those of others ---------------------------------------------------------------------------------------
+
+    def _look_after_others(self) -> None:
+        entries = {entry.key: entry for entry in self.lot.entries()}
+        parked = [(key, Parked.decode(entry.value)) for key, entry in entries.items()]
+        foreign = any(one.worker != self.lot.worker for _, one in parked)
+        found = review(parked, self.lot.worker, alive_workers(self._store, self._point) if foreign else ())
+        with self._changed:
+            free = self._held - found.held
+            held = found.held - self._held
+            self._held = set(found.held)
+        for flow_id in held:
+            self._runner.hold(flow_id)
+        for flow_id in free:
+            self._runner.let_loose(flow_id)
+        for key in found.adopt:
+            self._adopt(entries[key])
+
+    def _adopt(self, entry: Entry) -> None:
+        try:
+            message, claim = self.lot.adopt(entry)
+        except ConflictError:
+            return
+        logger.warning("The worker of message %s is gone; it is worked on here.", message.message_id)
+        try:
+            value = decode(message.payload, max_bytes=len(message.payload))
+            call = Call.from_dict(value)
+        except CoflowsError as error:
+            logger.error("Parked message %s cannot be read, and stays: %s", entry.key, error)
+            return
+        job = Job(
+            None,
+            Incoming(message.sender, message.message_id, value, message.payload, message.place),
+            call,
+            self.sources[message.partition],
+            (message.sender, message.flow_id, message.message_id),
+            fresh=False,
+            lane=message.flow_id if message.partition is not None else f"{message.message_id}.{message.sender}",
+            again=True,
+            letter=message.letter,
+            parked=claim,
+        )
+        with self._changed:
+            self._mine[claim.key] = job
+            self._held.discard(message.flow_id)
+        self._runner.adopt(job)
