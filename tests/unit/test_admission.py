@@ -23,12 +23,14 @@ class Machine(RuleBasedStateMachine):
         self.paused: list[Batch[int]] = []
         self.resuming: list[Batch[int]] = []
         self.released: list[Batch[int]] = []
+        self.elsewhere: list[Batch[int]] = []
         self.begun: dict[int, list[int]] = {}
+        self.held: set[str] = set()
         self.count = 0
 
     @property
     def batches(self) -> list[Batch[int]]:
-        return [*self.running, *self.paused, *self.resuming, *self.released]
+        return [*self.running, *self.paused, *self.resuming, *self.released, *self.elsewhere]
 
     def obey(self, commands: list[Start[int] | Resume[int]]) -> None:
         for command in commands:
@@ -40,6 +42,7 @@ class Machine(RuleBasedStateMachine):
                 assert 0 < len(batch.waiting) <= MAX_BATCH
                 for other in self.batches:
                     assert not set(other.lanes) & set(batch.lanes), "no lane is in two batches"
+                assert not self.held & set(batch.lanes), "nothing of a lane that is held starts"
                 self.begun[id(batch)] = []
             self.running.append(batch)
 
@@ -68,7 +71,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), fails=st.booleans())
     def end(self, data: st.DataObject, fails: bool) -> None:
         batch = data.draw(st.sampled_from(self.batches))
-        for place in (self.running, self.paused, self.resuming, self.released):
+        for place in (self.running, self.paused, self.resuming, self.released, self.elsewhere):
             if batch in place:
                 place.remove(batch)
         begun = self.begun.pop(id(batch))
@@ -85,6 +88,35 @@ class Machine(RuleBasedStateMachine):
         self.running.remove(batch)
         self.released.append(batch)
         self.obey(self.admission.release(batch))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def detach(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.running))
+        begun = self.begun[id(batch)]
+        if not begun or sum(self.lane_of[one] == self.lane_of[begun[-1]] for one in begun) > 1:
+            return
+        job = begun.pop()
+        alone = self.admission.detach(batch, self.lane_of[job])
+        assert list(alone.lanes) == [self.lane_of[job]] and self.lane_of[job] not in batch.lanes
+        self.elsewhere.append(alone)
+        self.begun[id(alone)] = [job]
+
+    @rule(lane=st.sampled_from("abcd"))
+    def hold(self, lane: str) -> None:
+        self.admission.hold(lane)
+        self.held.add(lane)
+
+    @rule(lane=st.sampled_from("abcd"), adopts=st.booleans())
+    def let_loose(self, lane: str, adopts: bool) -> None:
+        self.held.discard(lane)
+        if not adopts or self.lanes.get(lane):
+            self.obey(self.admission.let_loose(lane))
+            return
+        self.count += 1
+        self.lanes[lane] = [self.count]
+        self.lane_of[self.count] = lane
+        self.obey(self.admission.let_loose(lane, self.count))
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
@@ -120,7 +152,7 @@ class Machine(RuleBasedStateMachine):
     def no_slot_is_idle_while_work_waits(self) -> None:
         assert len(self.running) + self.admission.free == CONCURRENCY
         taken = {lane for batch in self.batches for lane in batch.lanes}
-        waiting = [name for name, jobs in self.lanes.items() if jobs and name not in taken]
+        waiting = [name for name, jobs in self.lanes.items() if jobs and name not in taken | self.held]
         assert not (self.admission.free and (waiting or self.resuming))
 
 
