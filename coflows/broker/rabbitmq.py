@@ -16,6 +16,7 @@ from coflows.broker.rabbitmq_link import Link
 from coflows.broker.rabbitmq_operations import Ask, Operations
 from coflows.broker.rabbitmq_publisher import Publisher
 from coflows.broker.rabbitmq_server import RabbitServer
+from coflows.broker.rabbitmq_thread import IoThread
 from coflows.errors import UnroutableError
 
 PUBLISH_DEADLINE = 60.0
@@ -36,8 +37,9 @@ class RabbitMQBroker(Broker):
         self._declared: dict[str, QueueSpec] = {}
         self._consumers: list[RabbitConsumer] = []
         self._closed = threading.Event()
-        self._publishing = Link("publish", self._server)
-        self._consuming = Link("consume", self._server)
+        self._thread = IoThread("coflows-rabbitmq", self._start_over)
+        self._publishing = Link(self._server, self._thread)
+        self._consuming = Link(self._server, self._thread)
         self._publisher = Publisher(self._publishing, self._server, publish_deadline)
         self._operations = Operations(self._consuming, self._server)
         self._getter = Getter(self._consuming, self._server, self._bury)
@@ -46,6 +48,7 @@ class RabbitMQBroker(Broker):
         try:
             for link in (self._publishing, self._consuming):
                 link.start()
+            self._thread.start()
             for link in (self._publishing, self._consuming):
                 link.wait_open(deadline)
         except BaseException:
@@ -113,8 +116,13 @@ class RabbitMQBroker(Broker):
         self._publisher.close(CLOSE_PATIENCE)
         self._consuming.call_soon(self._operations.close)
         self._consuming.call_soon(self._getter.close)
+        # One after the other; the thread ends with the second.
+        self._publishing.close(lambda: self._consuming.close(self._thread.stop))
+        self._thread.join(4 * CLOSE_PATIENCE)
+
+    def _start_over(self) -> None:
         for link in (self._publishing, self._consuming):
-            link.close()
+            link.start_over()
 
     # -- for deliveries ----------------------------------------------------------------------------------------
 

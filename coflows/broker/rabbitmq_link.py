@@ -1,4 +1,4 @@
-"""A connection to RabbitMQ that is made again whenever it is lost, and the thread that does all its I/O."""
+"""A connection to RabbitMQ that is made again whenever it is lost."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import contextlib
 import logging
 import random
 import socket
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
-import pika.exceptions
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import SelectConnection
 
 from coflows.broker.rabbitmq_server import RabbitServer
+from coflows.broker.rabbitmq_thread import IoThread
 from coflows.errors import BrokerAuthError, BrokerError
 
 logger = logging.getLogger(__name__)
@@ -40,27 +38,26 @@ def settle(future: Future[Any], outcome: Any) -> bool:
 
 
 class Link:
-    """All I/O, all callbacks and all handed-in work run on its one thread; ``call_soon`` is the way in from others.
+    """All callbacks and all handed-in work run on the I/O thread; ``call_soon`` is the way in from others.
 
     ``on_open`` and ``on_lost`` are called on that thread, after each connect and after each loss.
     """
 
-    def __init__(self, name: str, server: RabbitServer) -> None:
+    def __init__(self, server: RabbitServer, thread: IoThread) -> None:
         self.on_open: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self.problem: BrokerError | None = None
         """Why there is no connection now."""
+        self.call_soon = thread.call_soon
+        self.call_later = thread.call_later
+        self.on_io_thread = thread.on_it
         self._server = server
-        self._loop = IOLoop()
+        self._thread = thread
         self._connection: SelectConnection | None = None
         self._first: Future[None] = Future()
         self._attempt = 0
-        self._work: deque[Callable[[], None]] = deque()
-        self._waking = False
-        self._lock = threading.Lock()
         self._closing = False
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, name=f"coflows-{name}", daemon=True)
+        self._closed: Callable[[], None] = lambda: None
 
     @property
     def connection(self) -> Any | None:
@@ -70,7 +67,7 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect, for ever."""
-        self._thread.start()
+        self.call_soon(self._connect)
 
     def wait_open(self, deadline: float) -> None:
         """Wait for the first connection until ``deadline`` (monotonic). Raises BrokerAuthError as soon as the account
@@ -80,66 +77,32 @@ class Link:
         except TimeoutError:
             raise self.problem or self._server.connection_error(TimeoutError("no answer")) from None
 
-    def on_io_thread(self) -> bool:
-        """Whether the caller is the I/O thread."""
-        return threading.current_thread() is self._thread
+    def close(self, closed: Callable[[], None]) -> None:
+        """Close the connection, and call ``closed`` on the I/O thread when that is done or has taken too long."""
+        self.call_soon(lambda: self._stop(closed))
 
-    def call_soon(self, work: Callable[[], None]) -> None:
-        """Do ``work`` on the I/O thread, in the order of the calls; from any thread. One wake-up serves all the work
-        that gathers until the thread gets to it. After ``close`` the work is done here and now."""
-        with self._lock:
-            if not self._ended:
-                self._work.append(work)
-                if not self._waking:
-                    self._waking = True
-                    self._loop.add_callback_threadsafe(self._drain)
-                return
-        self._guarded(work)
-
-    def call_later(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do ``work`` later; for the I/O thread."""
-        self._loop.call_later(seconds, lambda: self._guarded(work))
-
-    def close(self) -> None:
-        """Close the connection and end the thread. Idempotent."""
-        self.call_soon(self._stop)
-        if self._thread.ident is not None and not self.on_io_thread():
-            self._thread.join(2 * CLOSE_PATIENCE)
-
-    # -- on the I/O thread -------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        self._loop.call_later(0, self._connect)
-        while not self._ended:
-            try:
-                self._loop.start()
-            except Exception:
-                logger.exception("The connection to %s broke; connecting again.", self._server.url)
-                self._start_over()
-                continue
-            with self._lock:
-                self._ended = True
-        self._drain()
-        self._loop.close()
-
-    def _start_over(self) -> None:
+    def start_over(self) -> None:
+        """The loop broke, and who knows in which state it left the connection; for the I/O thread."""
         if self._connection is not None and not self._connection.is_closed:
             with contextlib.suppress(Exception):
                 self._connection.close()  # It is made again when that is done.
                 return
         self._connection = None
-        self._loop.call_later(MAX_BACKOFF, self._connect)
+        self.call_later(MAX_BACKOFF, self._connect)
 
-    def _stop(self) -> None:
+    # -- on the I/O thread -------------------------------------------------------------------------------------
+
+    def _stop(self, closed: Callable[[], None]) -> None:
         if self._closing:
             return
         self._closing = True
+        self._closed = closed
         settle(self._first, self._server.closed())
         connection = self._connection
         if connection is None or connection.is_closed:
-            self._loop.stop()
+            self._end()
             return
-        self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
+        self.call_later(CLOSE_PATIENCE, self._end)
         transport = getattr(connection, "_transport", None)
         if not connection.is_open and transport is not None:
             # In the middle of the greeting pika's own close would wait for its end; this makes it end.
@@ -148,21 +111,9 @@ class Link:
         elif not connection.is_closing:
             connection.close()
 
-    def _drain(self) -> None:
-        # One batch at a time: with a fast producer the loop must get to its sockets in between.
-        with self._lock:
-            work, self._work = self._work, deque()
-            self._waking = False
-        for one in work:
-            self._guarded(one)
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except pika.exceptions.AMQPError as error:
-            logger.debug("Work for %s met a channel that went: %r", self._server.url, error)
-        except Exception:
-            logger.exception("Work for %s failed.", self._server.url)
+    def _end(self) -> None:
+        closed, self._closed = self._closed, lambda: None
+        closed()
 
     def _connect(self) -> None:
         if self._closing:
@@ -172,7 +123,7 @@ class Link:
             on_open_callback=self._opened,
             on_open_error_callback=self._failed,
             on_close_callback=self._lost,
-            custom_ioloop=self._loop,
+            custom_ioloop=self._thread.loop,
         )
 
     def _opened(self, connection: Any) -> None:
@@ -188,13 +139,13 @@ class Link:
                 "%s takes no messages for now: %s", self._server.url, frame.method.reason
             )
         )
-        self._guarded(self.on_open)
+        self._thread.guarded(self.on_open)
         settle(self._first, None)
 
     def _lost(self, connection: Any, error: BaseException) -> None:
         if not self._closing:
             logger.warning("The connection to %s was lost (%s); connecting again.", self._server.url, error)
-        self._guarded(self.on_lost)
+        self._thread.guarded(self.on_lost)
         self._failed(connection, error)
 
     def _failed(self, _connection: Any, error: BaseException) -> None:
@@ -203,8 +154,8 @@ class Link:
         if isinstance(self.problem, BrokerAuthError) and not settle(self._first, self.problem):
             logger.warning("%s", self.problem)
         if self._closing:
-            self._loop.stop()
+            self._end()
             return
         limit = min(MAX_BACKOFF, FIRST_BACKOFF * 2**self._attempt)
         self._attempt += 1
-        self._loop.call_later(limit * random.uniform(0.5, 1.0), self._connect)
+        self.call_later(limit * random.uniform(0.5, 1.0), self._connect)
