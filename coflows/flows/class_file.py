@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coflows.errors import FlowConfigError
 
 
@@ -36,6 +34,8 @@ def read_class_file(cls: type) -> dict[str, Any]:
     path = class_file(cls)
     if path is None or not path.is_file():
         return {}
+    import yaml  # Many processes read no config at all.
+
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
