@@ -32,6 +32,8 @@ class MountRequest:
     chain: tuple[ChainLink, ...] = ()
     withdrawal: str | None = None
     """The key that marks the request as taken back."""
+    steps: tuple[str, ...] = ()
+    """The links from what was asked for first, as errors name them."""
 
     @property
     def flow_id(self) -> str:
@@ -89,6 +91,21 @@ def plan(specs: Mapping[str, SubflowSpec], user_id: str) -> Plan:
         else:
             remote.setdefault(spec.user_id, {})[key] = spec
     return Plan(local, remote)
+
+
+def local_request(
+    parent: MountRequest, key: str, spec: SubflowSpec, chain: tuple[ChainLink, ...], deadline: float
+) -> MountRequest:
+    """The request for a subflow of the same user; its id is its parent's to give."""
+    return MountRequest(
+        endpoint=spec.flow_endpoint,
+        client=LOCAL,
+        request_id=derive_id(parent.request_id, key),
+        deadline=deadline,
+        config_overrides=spec.config_overrides,
+        chain=chain,
+        steps=(*parent.steps, describe(key, spec.flow_endpoint, LOCAL)),
+    )
 
 
 def fetch_items(specs: Mapping[str, SubflowSpec]) -> list[FetchItem]:
