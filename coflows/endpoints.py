@@ -114,3 +114,11 @@ def ensure_point(cl: Client, dispatch_point: str, partitions: int = DEFAULT_PART
             known = partitions_of(cl.store, dispatch_point) or partitions
     cl.declare(*dispatch_queues(cl.user_id, dispatch_point, known))
     return known
+
+
+def open_point(cl: Client, dispatch_point: str) -> int:
+    """``ensure_point``, which does not ask the broker again when this session has made the point's queues before."""
+    known = partitions_of(cl.store, dispatch_point)
+    if known is None or not all(map(cl.has_declared, dispatch_queues(cl.user_id, dispatch_point, known))):
+        return ensure_point(cl, dispatch_point)
+    return known

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +56,8 @@ def derive_id(request_id: str, *parts: str) -> str:
 
 def flow_id_of(request_id: str, client: str, endpoint: str) -> str:
     """The instance id that a request gives; different for each client, so nobody can pick another's id."""
-    return str(uuid.UUID(hex=derive_id(request_id, client, endpoint)))
+    digits = derive_id(request_id, client, endpoint)
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def extend_chain(chain: Sequence[ChainLink], user_id: str, endpoint: str) -> tuple[ChainLink, ...]:

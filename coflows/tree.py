@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from coflows.client import Client
 from coflows.codec.state import encode_state
 from coflows.codec.wire import encode
-from coflows.endpoints import Endpoint, ensure_point, find_endpoints, not_served, partitions_of, read
+from coflows.endpoints import Endpoint, find_endpoints, not_served, open_point, partitions_of, read
 from coflows.errors import CoflowsError, FlowConfigError, FlowInstanceError
 from coflows.flows.config import SubflowSpec, check_overrides, differing_keys, subflow_specs
 from coflows.flows.loading import FlowClasses
@@ -94,8 +94,7 @@ class Tree:
         self._configs: dict[tuple[str, bytes], _Config] = {}
         self._partitions: dict[str, int] = {}
         self._singletons: dict[str, Node] = {}
-        paths = [MountPath(one.endpoint, one.client, one.flow_id) for one in requests]
-        self._before = cl.store.get_many(path.key("init") for path in paths)
+        self._before = cl.store.get_many(_init_key(one) for one in requests)
         roots: dict[str, Node | Mounted] = {}
         self._grow([_Wanted(request, roots, str(number)) for number, request in enumerate(requests)])
         self.roots = list(roots.values())
@@ -154,12 +153,13 @@ class Tree:
             there = self._find_singleton(request, endpoint)
             if there is not None:
                 return there
-        else:
-            entry = self._before.get(MountPath(endpoint.name, request.client, request.flow_id).key("init"))
+        elif self._before:  # Otherwise nothing of it was asked for before.
+            entry = self._before.get(_init_key(request))
             if entry is not None:
                 return Mounted(_address_in(entry))
         config = self._config(endpoint, request.config_overrides)
-        check_overrides(request.config_overrides, config.private_keys)
+        if config.private_keys:
+            check_overrides(request.config_overrides, config.private_keys)
         node = Node(request, endpoint, self._address(request, endpoint), chain, {})
         self.nodes.append(node)
         if endpoint.singleton:
@@ -215,15 +215,16 @@ class Tree:
     def _address(self, request: MountRequest, endpoint: Endpoint) -> InstanceAddress:
         point = request.dispatch_point_override or endpoint.dispatch_point
         if point not in self._partitions:
-            known = ensure_point(self._cl, point) if request.client == LOCAL else partitions_of(self._cl.store, point)
+            known = open_point(self._cl, point) if request.client == LOCAL else partitions_of(self._cl.store, point)
             if known is None:
                 raise FlowConfigError(
                     f"User {self._cl.user_id} has no dispatch point {point!r}.",
                     hint="Leave dispatch_point_override out, or ask the owner which points he has.",
                 )
             self._partitions[point] = known
-        partition = None if endpoint.parallel else partition_of(request.flow_id, self._partitions[point])
-        return InstanceAddress(self._cl.user_id, endpoint.name, request.flow_id, point, partition)
+        flow_id = request.flow_id
+        partition = None if endpoint.parallel else partition_of(flow_id, self._partitions[point])
+        return InstanceAddress(self._cl.user_id, endpoint.name, flow_id, point, partition)
 
     def _check_size(self, count: int) -> None:
         if count > MAX_TREE:
@@ -263,6 +264,10 @@ def _writes(node: Node) -> dict[str, bytes]:
         # Written anew with the same value: its new version makes whoever mounts at the same time decide again.
         writes[serve_key(path.endpoint, "singleton")] = encode(True)
     return writes
+
+
+def _init_key(request: MountRequest) -> str:
+    return MountPath(request.endpoint, request.client, request.flow_id).key("init")
 
 
 def _address_in(entry: Entry) -> InstanceAddress:
