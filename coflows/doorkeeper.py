@@ -102,25 +102,24 @@ class Doorkeeper:
             raise FlowInstanceError("The request came after its deadline.", hint="Try again.")
         if len({item.key for item in fetch.items}) < len(fetch.items):
             raise FlowInstanceError("The request asks for one key twice.", hint="Give each subflow a key of its own.")
-        mounted = self._mounter.mount([_mount_request(sender, fetch, item) for item in fetch.items])
+        mounted = self._mounter.mount([self._request(sender, fetch, item) for item in fetch.items])
         instances = {item.key: one.to_dict() for item, one in zip(fetch.items, mounted, strict=True)}
         return Reply(answers=fetch.request_id, value={"instances": instances})
 
-
-def _mount_request(sender: str, fetch: Fetch, item: FetchItem) -> MountRequest:
-    # Which of several items an error is about, only this side knows.
-    steps = () if len(fetch.items) == 1 else (describe(item.key, item.flow_endpoint, "that user"),)
-    with named(steps):
-        check_overrides(item.config_overrides)
-    return MountRequest(
-        endpoint=item.flow_endpoint,
-        client=sender,
-        request_id=derive_id(fetch.request_id, item.key),
-        deadline=fetch.deadline,
-        config_overrides=item.config_overrides,
-        initial_state=item.initial_state,
-        dispatch_point_override=item.dispatch_point_override,
-        chain=tuple(fetch.chain),
-        withdrawal=released_key(sender, fetch.request_id),
-        steps=steps,
-    )
+    def _request(self, sender: str, fetch: Fetch, item: FetchItem) -> MountRequest:
+        # Which of several items an error is about, only this side knows.
+        steps = () if len(fetch.items) == 1 else (describe(item.key, item.flow_endpoint, self._cl.user_id),)
+        with named(steps):
+            check_overrides(item.config_overrides)
+        return MountRequest(
+            endpoint=item.flow_endpoint,
+            client=sender,
+            request_id=derive_id(fetch.request_id, item.key),
+            deadline=fetch.deadline,
+            config_overrides=item.config_overrides,
+            initial_state=item.initial_state,
+            dispatch_point_override=item.dispatch_point_override,
+            chain=tuple(fetch.chain),
+            withdrawal=released_key(sender, fetch.request_id),
+            steps=steps,
+        )
