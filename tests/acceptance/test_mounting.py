@@ -96,7 +96,7 @@ def test_a_tree_is_mounted_and_released_in_one_commit(users: Users) -> None:
 def ask(client: Client, owner: Client, *items: FetchItem) -> dict[str, Any]:
     request_id = new_message_id()
     fetch = Fetch(request_id=request_id, session=client.session.id, items=list(items), deadline=time.time() + TIMEOUT)
-    reply, _sent = client.session.request(door_queue(owner.user_id).name, owner.user_id, request_id, fetch)
+    reply = client.session.request(door_queue(owner.user_id).name, owner.user_id, request_id, fetch)
     answer = reply.result(TIMEOUT)
     if answer.failure is not None:
         raise Failure.from_dict(answer.failure).to_error("The owner")
