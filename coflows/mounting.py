@@ -98,7 +98,7 @@ class Mounter:
         change with the tree's version."""
         for node in tree.nodes:
             request, now = node.request, time.time()
-            for user_id, wanted in node.remote.items():
+            for user_id, wanted in node.plan.remote.items():
                 items = fetch_items(wanted)
                 request_id = derive_id(request.request_id, tree.version, user_id)
                 with named((*request.steps, describe(items[0].key, items[0].flow_endpoint, user_id))):

@@ -20,7 +20,7 @@ from coflows.model.failure import Failure
 from coflows.model.layout import MountPath, metadata_key, mounts_prefix, parse_mount_key, serve_key
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
-from coflows.resolution import MountRequest, extend_chain, local_request, next_deadline, plan
+from coflows.resolution import MountRequest, Plan, extend_chain, local_request, next_deadline, plan
 from coflows.store.base import ABSENT, Entry
 
 
@@ -49,14 +49,14 @@ class Mounted:
 
 @dataclass(slots=True)
 class Node:
-    """An instance that is to be mounted here. ``remote`` are the subflows to be fetched from each other user;
-    ``subflows`` the others, and those once they are there."""
+    """An instance that is to be mounted here. ``plan`` says which subflows it has here and at others; in ``subflows``
+    are those that are there or decided to be mounted."""
 
     request: MountRequest
     endpoint: Endpoint
     address: InstanceAddress
     chain: tuple[ChainLink, ...]
-    remote: Mapping[str, Mapping[str, SubflowSpec]]
+    plan: Plan
     subflows: dict[str, Node | Mounted] = field(default_factory=dict)
 
     def mounted(self) -> Mounted:
@@ -160,20 +160,18 @@ class Tree:
         config = self._config(endpoint, request.config_overrides)
         if config.private_keys:
             check_overrides(request.config_overrides, config.private_keys)
-        node = Node(request, endpoint, self._address(request, endpoint), chain, {})
+        todo = plan(config.specs, self._cl.user_id)
+        node = Node(request, endpoint, self._address(request, endpoint), chain, todo)
         self.nodes.append(node)
         if endpoint.singleton:
             self._singletons[endpoint.name] = node
         return node
 
     def _children(self, node: Node) -> list[_Wanted]:
-        specs = self._config(node.endpoint, node.request.config_overrides).specs
-        todo = plan(specs, self._cl.user_id)
-        node.remote = todo.remote
         deadline = next_deadline(node.request.deadline, time.time())
         return [
             _Wanted(local_request(node.request, key, spec, node.chain, deadline), node.subflows, key)
-            for key, spec in todo.local.items()
+            for key, spec in node.plan.local.items()
         ]
 
     def _find_singleton(self, request: MountRequest, endpoint: Endpoint) -> Mounted | None:
