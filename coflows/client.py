@@ -111,6 +111,10 @@ class Client:
         self.broker.declare(*queues)
         self._declared.update((queue.name, queue) for queue in queues)
 
+    def has_declared(self, queue: QueueSpec) -> bool:
+        """Whether this session made it, so that it is there unless somebody deleted it since."""
+        return queue.name in self._declared
+
     def on_close(self, closer: Callable[[], None]) -> None:
         """Call ``closer`` when the client closes, the last one first."""
         self._exit.callback(closer)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -22,13 +21,14 @@ from coflows.model.calls import Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
-from coflows.model.wire import DoorPayload, Fetch, Release, read_payload
-from coflows.mounting import Mounted, Mounter
+from coflows.model.wire import DoorPayload, Fetch, FetchItem, Release, read_payload
+from coflows.mounting import Mounter
 from coflows.parcel import Parcel
-from coflows.releasing import handle_release, release_tree
+from coflows.releasing import handle_release
 from coflows.resolution import MountRequest, derive_id, describe
 from coflows.session import Incoming
 from coflows.threads import ThreadPool
+from coflows.tree import named
 
 logger = logging.getLogger(__name__)
 
@@ -100,20 +100,18 @@ class Doorkeeper:
         logger.info("get_instance_calls: %s", [(item.key, item.flow_endpoint) for item in fetch.items])
         if time.time() > fetch.deadline:
             raise FlowInstanceError("The request came after its deadline.", hint="Try again.")
-        mounted: dict[str, Mounted] = {}
-        try:
-            for item in fetch.items:
-                mounted[item.key] = self._mount(sender, fetch, len(mounted))
-        except BaseException:
-            for one in mounted.values():
-                release_tree(self._cl, one.address.flow_id, sender)
-            raise
-        value: dict[str, Any] = {"instances": {key: one.to_dict() for key, one in mounted.items()}}
-        return Reply(answers=fetch.request_id, value=value)
+        if len({item.key for item in fetch.items}) < len(fetch.items):
+            raise FlowInstanceError("The request asks for one key twice.", hint="Give each subflow a key of its own.")
+        mounted = self._mounter.mount([self._request(sender, fetch, item) for item in fetch.items])
+        instances = {item.key: one.to_dict() for item, one in zip(fetch.items, mounted, strict=True)}
+        return Reply(answers=fetch.request_id, value={"instances": instances})
 
-    def _mount(self, sender: str, fetch: Fetch, index: int) -> Mounted:
-        item = fetch.items[index]
-        request = MountRequest(
+    def _request(self, sender: str, fetch: Fetch, item: FetchItem) -> MountRequest:
+        # Which of several items an error is about, only this side knows.
+        steps = () if len(fetch.items) == 1 else (describe(item.key, item.flow_endpoint, self._cl.user_id),)
+        with named(steps):
+            check_overrides(item.config_overrides)
+        return MountRequest(
             endpoint=item.flow_endpoint,
             client=sender,
             request_id=derive_id(fetch.request_id, item.key),
@@ -123,12 +121,5 @@ class Doorkeeper:
             dispatch_point_override=item.dispatch_point_override,
             chain=tuple(fetch.chain),
             withdrawal=released_key(sender, fetch.request_id),
+            steps=steps,
         )
-        try:
-            check_overrides(item.config_overrides)
-            return self._mounter.mount(request)
-        except CoflowsError as error:
-            if len(fetch.items) == 1:
-                raise
-            # Which of several it was, only this side knows.
-            raise Failure.of(error).within(describe(item.key, item.flow_endpoint, "that user")) from error

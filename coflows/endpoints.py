@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from coflows.client import Client
 from coflows.codec.wire import decode, encode
 from coflows.errors import ConflictError, EndpointNotFoundError
 from coflows.model.layout import FLOWS, SERVE_FIELDS, point_key, serve_key
-from coflows.store.base import ABSENT, Store
+from coflows.store.base import ABSENT, Entry, Store
 
 DEFAULT_PARTITIONS = 8
 MAX_RECORD = 2**26
@@ -47,9 +47,21 @@ class Endpoint:
         return {serve_key(self.name, field): encode(value) for field, value in values.items()}
 
 
+def find_endpoints(store: Store, names: Iterable[str]) -> dict[str, Endpoint]:
+    """Those of the serve entries that there are, whether served or unserved; read at once."""
+    wanted = list(dict.fromkeys(names))
+    entries = store.get_many(serve_key(name, field) for name in wanted for field in SERVE_FIELDS)
+    found = {name: _from_entries(name, entries) for name in wanted}
+    return {name: endpoint for name, endpoint in found.items() if endpoint is not None}
+
+
 def find_endpoint(store: Store, name: str) -> Endpoint | None:
     """The serve entry, whether served or unserved, or None."""
-    entries = {field: store.get(serve_key(name, field)) for field in SERVE_FIELDS}
+    return find_endpoints(store, [name]).get(name)
+
+
+def _from_entries(name: str, found: Mapping[str, Entry]) -> Endpoint | None:
+    entries = {field: found.get(serve_key(name, field)) for field in SERVE_FIELDS}
     values = {field: read(entry.value) for field, entry in entries.items() if entry is not None}
     if len(values.keys() - {"init"}) < len(SERVE_FIELDS) - 1:
         return None
@@ -66,15 +78,12 @@ def find_endpoint(store: Store, name: str) -> Endpoint | None:
     )
 
 
-def get_endpoint(store: Store, name: str, user_id: str) -> Endpoint:
-    """The serve entry of a served endpoint; raises EndpointNotFoundError."""
-    endpoint = find_endpoint(store, name)
-    if endpoint is None or not endpoint.served:
-        raise EndpointNotFoundError(
-            f"User {user_id} serves nothing under {name!r}.",
-            hint="`coflows flows` lists what a user serves; names are case-sensitive.",
-        )
-    return endpoint
+def not_served(name: str, user_id: str) -> EndpointNotFoundError:
+    """The error for an endpoint that is not served."""
+    return EndpointNotFoundError(
+        f"User {user_id} serves nothing under {name!r}.",
+        hint="`coflows flows` lists what a user serves; names are case-sensitive.",
+    )
 
 
 def endpoint_names(store: Store) -> Iterator[str]:
@@ -104,4 +113,12 @@ def ensure_point(cl: Client, dispatch_point: str, partitions: int = DEFAULT_PART
         except ConflictError:
             known = partitions_of(cl.store, dispatch_point) or partitions
     cl.declare(*dispatch_queues(cl.user_id, dispatch_point, known))
+    return known
+
+
+def open_point(cl: Client, dispatch_point: str) -> int:
+    """``ensure_point``, which does not ask the broker again when this session has made the point's queues before."""
+    known = partitions_of(cl.store, dispatch_point)
+    if known is None or not all(map(cl.has_declared, dispatch_queues(cl.user_id, dispatch_point, known))):
+        return ensure_point(cl, dispatch_point)
     return known

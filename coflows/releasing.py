@@ -17,7 +17,7 @@ from coflows.model.failure import Failure
 from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import LOCAL
-from coflows.model.wire import Release
+from coflows.model.wire import MAX_TREE, Release
 from coflows.waiting import PendingReply
 
 logger = logging.getLogger(__name__)
@@ -36,32 +36,66 @@ def remove_instance(cl: Client, flow_id: str) -> tuple[InstanceAddress, ...]:
     return tuple(instance.subflows.values())
 
 
-def release_tree(cl: Client, flow_id: str, client: str) -> list[PendingReply]:
-    """Delete an instance that ``client`` mounted and all its subflows. Leaves alone what is not there, belongs to
-    another client, or is a singleton (it belongs to its endpoint, and others may hold it). Gives the replies to
-    come of the other users who were asked to release theirs."""
-    instance = find_instance(cl.store, flow_id)
-    if instance is None or instance.path.client != client:
-        return []
-    endpoint = find_endpoint(cl.store, instance.path.endpoint)
-    if endpoint is not None and endpoint.singleton:
-        return []
-    cl.store.commit(deletes=instance_keys(cl.store, instance.path))
-    return release_addresses(cl, instance.subflows.values())
+def release_trees(cl: Client, flow_ids: Iterable[str], client: str) -> list[PendingReply]:
+    """Delete instances that ``client`` mounted and all their subflows, here in one commit. Leaves alone what is not
+    there, belongs to another client, or is a singleton (it belongs to its endpoint, and others may hold it). Gives the
+    replies to come of the other users who were asked to release theirs, each asked once."""
+    return _release(cl, [(flow_id, client) for flow_id in flow_ids], [])
 
 
 def release_addresses(cl: Client, addresses: Iterable[InstanceAddress]) -> list[PendingReply]:
-    """Release instances, here and at other users, each user asked once."""
-    remote: dict[str, list[str]] = {}
-    replies: list[PendingReply] = []
+    """Like ``release_trees``, of instances that this user mounted, here and at other users."""
+    own, others = _by_owner(cl, addresses)
+    return _release(cl, own, others)
+
+
+def _release(cl: Client, level: list[tuple[str, str]], others: list[InstanceAddress]) -> list[PendingReply]:
+    """``level`` are instances here and who mounted them, ``others`` those at other users."""
+    deletes: dict[str, None] = {}
+    done: set[tuple[str, str]] = set()
+    singletons: dict[str, bool] = {}
+    while level:
+        below: list[tuple[str, str]] = []
+        for flow_id, client in level:
+            instance = find_instance(cl.store, flow_id)
+            if instance is None or instance.path.client != client or (flow_id, client) in done:
+                continue
+            done.add((flow_id, client))
+            name = instance.path.endpoint
+            if name not in singletons:
+                endpoint = find_endpoint(cl.store, name)
+                singletons[name] = endpoint is not None and endpoint.singleton
+            if not singletons[name]:
+                deletes |= dict.fromkeys(instance_keys(cl.store, instance.path))
+                own, more = _by_owner(cl, instance.subflows.values())
+                below += own
+                others += more
+        level = below
+    if deletes:
+        cl.store.commit(deletes=deletes)
+    return _ask_owners(cl, others)
+
+
+def _by_owner(cl: Client, addresses: Iterable[InstanceAddress]) -> tuple[list[tuple[str, str]], list[InstanceAddress]]:
+    own: list[tuple[str, str]] = []
+    others: list[InstanceAddress] = []
     for address in addresses:
         if address.user_id == cl.user_id:
-            replies += release_tree(cl, address.flow_id, LOCAL)
+            own.append((address.flow_id, LOCAL))
         else:
-            remote.setdefault(address.user_id, []).append(address.flow_id)
-    for user_id, flow_ids in remote.items():
-        replies.append(ask_release(cl, user_id, list(dict.fromkeys(flow_ids))))
-    return replies
+            others.append(address)
+    return own, others
+
+
+def _ask_owners(cl: Client, addresses: Iterable[InstanceAddress]) -> list[PendingReply]:
+    ids: dict[str, dict[str, None]] = {}
+    for address in addresses:
+        ids.setdefault(address.user_id, {})[address.flow_id] = None
+    return [
+        ask_release(cl, user_id, wanted[first : first + MAX_TREE])
+        for user_id, wanted in ((user_id, list(found)) for user_id, found in ids.items())
+        for first in range(0, len(wanted), MAX_TREE)
+    ]
 
 
 def ask_release(cl: Client, user_id: str, flow_ids: list[str], withdrawn: str | None = None) -> PendingReply:
@@ -76,7 +110,7 @@ def handle_release(cl: Client, sender: str, release: Release) -> list[PendingRep
     """Do what another user asks; only to instances that he mounted."""
     if release.withdrawn is not None:
         cl.store.commit({released_key(sender, release.withdrawn): encode({"at": time.time()})})
-    return [reply for flow_id in release.flow_ids for reply in release_tree(cl, flow_id, sender)]
+    return release_trees(cl, release.flow_ids, sender)
 
 
 def await_releases(replies: list[PendingReply], timeout: float) -> None:

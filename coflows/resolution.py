@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +31,8 @@ class MountRequest:
     chain: tuple[ChainLink, ...] = ()
     withdrawal: str | None = None
     """The key that marks the request as taken back."""
+    steps: tuple[str, ...] = ()
+    """The links from what was asked for first, as errors name them."""
 
     @property
     def flow_id(self) -> str:
@@ -55,7 +56,8 @@ def derive_id(request_id: str, *parts: str) -> str:
 
 def flow_id_of(request_id: str, client: str, endpoint: str) -> str:
     """The instance id that a request gives; different for each client, so nobody can pick another's id."""
-    return str(uuid.UUID(hex=derive_id(request_id, client, endpoint)))
+    digits = derive_id(request_id, client, endpoint)
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def extend_chain(chain: Sequence[ChainLink], user_id: str, endpoint: str) -> tuple[ChainLink, ...]:
@@ -89,6 +91,21 @@ def plan(specs: Mapping[str, SubflowSpec], user_id: str) -> Plan:
         else:
             remote.setdefault(spec.user_id, {})[key] = spec
     return Plan(local, remote)
+
+
+def local_request(
+    parent: MountRequest, key: str, spec: SubflowSpec, chain: tuple[ChainLink, ...], deadline: float
+) -> MountRequest:
+    """The request for a subflow of the same user; its id is its parent's to give."""
+    return MountRequest(
+        endpoint=spec.flow_endpoint,
+        client=LOCAL,
+        request_id=derive_id(parent.request_id, key),
+        deadline=deadline,
+        config_overrides=spec.config_overrides,
+        chain=chain,
+        steps=(*parent.steps, describe(key, spec.flow_endpoint, LOCAL)),
+    )
 
 
 def fetch_items(specs: Mapping[str, SubflowSpec]) -> list[FetchItem]:

@@ -26,11 +26,12 @@ from coflows.model.names import (
     check_user_id,
 )
 from coflows.model.wire import FetchItem
-from coflows.mounting import Mounted, Mounter
+from coflows.mounting import Mounter
 from coflows.proxy import FlowProxy
 from coflows.releasing import await_releases, release_addresses, remove_instance
 from coflows.resolution import MountRequest
 from coflows.store.base import ABSENT
+from coflows.tree import Mounted
 
 logger = logging.getLogger(__name__)
 
@@ -188,17 +189,16 @@ def get_flow_instance(
         check_dispatch_point(dispatch_point_override)
     mounter, deadline, request_id = Mounter(cl), time.time() + timeout, new_message_id()
     if user_id in (LOCAL, cl.user_id):
-        mounted = mounter.mount(
-            MountRequest(
-                endpoint=flow_endpoint,
-                client=LOCAL,
-                request_id=request_id,
-                deadline=deadline,
-                config_overrides=overrides,
-                initial_state=initial_state,
-                dispatch_point_override=dispatch_point_override,
-            )
+        request = MountRequest(
+            endpoint=flow_endpoint,
+            client=LOCAL,
+            request_id=request_id,
+            deadline=deadline,
+            config_overrides=overrides,
+            initial_state=initial_state,
+            dispatch_point_override=dispatch_point_override,
         )
+        (mounted,) = mounter.mount([request])
     else:
         item = FetchItem(
             key="root",

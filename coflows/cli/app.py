@@ -27,6 +27,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # Loading rich takes as long as all the rest of a command together.
     )
 
     @app.callback()

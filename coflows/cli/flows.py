@@ -175,7 +175,7 @@ def _data(text: str) -> dict[str, Any]:
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Check keys, store, broker and clock; name cause and fix of what is wrong."""
+    """Say what is wrong with keys, store, broker or clock, and the fix."""
     from coflows.cli.diagnosis import diagnose
 
     options: Options = ctx.obj

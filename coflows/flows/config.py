@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 from coflows.errors import FlowConfigError, NameInvalidError
@@ -14,6 +15,8 @@ from coflows.model.names import LOCAL, check_endpoint, check_subflow_key, check_
 
 TARGET = "_target_"
 MAX_DEPTH = 64
+_ATOMS = (str, int, float, bool, NoneType)
+"""What most values are: looked for first, and not copied."""
 _KEY_LISTS = ("input_interface", "output_interface", "private_keys", "overridable")
 _SPEC_FIELDS = ("user_id", "flow_endpoint", "flow_class_name", TARGET)
 
@@ -53,6 +56,8 @@ def without_targets(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_targets(value: Any) -> Any:
+    if isinstance(value, _ATOMS):
+        return value
     if isinstance(value, Mapping):
         return without_targets(value)
     if isinstance(value, list):
@@ -126,7 +131,13 @@ def _check_override(value: object, at: str, private: frozenset[str], depth: int)
         raise FlowConfigError(
             f"Override {at[:80]!r}... is nested deeper than {MAX_DEPTH}, or contains itself.", hint="Flatten it."
         )
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        if "${" in value:
+            raise FlowConfigError(
+                f"Override {at!r} contains '${{', which is not allowed in overrides.",
+                hint="Write the value itself.",
+            )
+    elif isinstance(value, (dict, Mapping)):
         for key, item in value.items():
             dotted = f"{at}.{key}" if at else f"{key}"
             _check_override_key(key, dotted, private)
@@ -134,11 +145,6 @@ def _check_override(value: object, at: str, private: frozenset[str], depth: int)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _check_override(item, f"{at}.{index}", private, depth + 1)
-    elif isinstance(value, str) and "${" in value:
-        raise FlowConfigError(
-            f"Override {at!r} contains '${{', which is not allowed in overrides.",
-            hint="Write the value itself.",
-        )
 
 
 def _check_override_key(key: object, dotted: str, private: frozenset[str]) -> None:

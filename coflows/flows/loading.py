@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,7 @@ from coflows.flows.flow import Flow, is_complete
 
 SHIPPED = "flow_modules"
 """The package of the flow modules that come with the project."""
+MAX_CLASSES = 1_000
 
 
 def resolve_flow_class(flow_class_name: str, base_paths: Sequence[Path] = ()) -> type[Flow]:
@@ -23,11 +26,42 @@ def resolve_flow_class(flow_class_name: str, base_paths: Sequence[Path] = ()) ->
     where it looked or what is wrong with what it found. Only for names that come from the user himself:
     it runs the module's code.
     """
+    return _locate(flow_class_name, base_paths)[1]
+
+
+class FlowClasses:
+    """``resolve_flow_class`` for many instances of one endpoint: looking through the folders each time would take
+    longer than mounting them. A class that its module has no longer, or another one of the same name, is looked for
+    anew. Thread-safe."""
+
+    def __init__(self, base_paths: Sequence[Path] = ()) -> None:
+        self._base_paths = tuple(base_paths)
+        self._known: OrderedDict[tuple[str, int], tuple[ModuleType, type[Flow]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def resolve(self, flow_class_name: str, version: int) -> type[Flow]:
+        """The class; ``version`` is that of the entry that names it, so what is served anew is looked for anew."""
+        with self._lock:
+            known = self._known.get((flow_class_name, version))
+        if known is not None:
+            module, flow_class = known
+            there = vars(module).get(flow_class_name.rpartition(".")[2]) is flow_class
+            if there and sys.modules.get(module.__name__) is module:
+                return flow_class
+        module, flow_class = _locate(flow_class_name, self._base_paths)
+        with self._lock:
+            self._known[flow_class_name, version] = module, flow_class
+            if len(self._known) > MAX_CLASSES:
+                self._known.popitem(last=False)
+        return flow_class
+
+
+def _locate(flow_class_name: str, base_paths: Sequence[Path]) -> tuple[ModuleType, type[Flow]]:
     module_name, class_name = _split(flow_class_name)
     lacking: ModuleType | None = None
     for module in _modules(module_name, base_paths):
         if hasattr(module, class_name):
-            return _checked(getattr(module, class_name), flow_class_name)
+            return module, _checked(getattr(module, class_name), flow_class_name)
         lacking = lacking or module
     if lacking is None:
         raise FlowClassError(

@@ -16,9 +16,9 @@ from coflows.identity.sealing import seal
 from coflows.model.calls import Call, Reply
 from coflows.model.messages import new_message_id
 from coflows.model.wire import Fetch, FetchItem
-from coflows.mounting import Mounted
 from coflows.resolution import derive_id
 from coflows.serving import get_flow_instance, serve_flow
+from coflows.tree import Mounted
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
 TIMEOUT = 30

@@ -168,7 +168,7 @@ def test_private_keys_do_not_leave_for_subflows(users: Users) -> None:
 
 def test_the_size_of_a_tree_is_bounded(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     (cl,) = start(users, 1)
-    monkeypatch.setattr("coflows.mounting.MAX_TREE", 2)
+    monkeypatch.setattr("coflows.tree.MAX_TREE", 2)
     for name in ("left", "right"):
         serve_flow(cl, f"{CLASSES}.End", name)
     serve_flow(cl, f"{CLASSES}.Two", "two")

@@ -56,10 +56,26 @@ def test_public_names() -> None:
     )
 
 
-def test_importing_loads_no_driver_and_connects_nowhere() -> None:
-    program = (
-        "import sys, coflows, workers, coflows.serving\n"
-        "print({'pika', 'psycopg', 'cloudpickle', 'pydantic_settings', 'typer', 'rich'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "set()"
+DRIVERS = {"pika", "psycopg", "cloudpickle", "pydantic_settings", "typer", "rich", "yaml"}
+HEAVY = DRIVERS | {"asyncio", "ssl", "sqlite3", "pydantic", "nacl", "msgpack", "concurrent.futures", "inspect"}
+
+
+@pytest.mark.parametrize(
+    ("program", "without"),
+    [
+        ("import coflows", HEAVY),
+        ("from coflows import *; import coflows.serving", DRIVERS | {"asyncio", "ssl", "sqlite3"}),
+        ("import workers", DRIVERS),
+        ("import coflows.cli.app; coflows.cli.app.run(['--help'])", HEAVY - {"typer", "inspect"}),
+    ],
+)
+def test_what_is_not_needed_is_not_loaded(program: str, without: set[str]) -> None:
+    """What starts the interpreter takes longer than all else that a command does; nor may an import connect."""
+    told = f"import atexit, sys\natexit.register(lambda: print({without!r} & set(sys.modules), file=sys.stderr))\n"
+    done = subprocess.run([sys.executable, "-c", told + program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr.strip() == "set()"
+
+
+def test_every_public_name_is_there() -> None:
+    assert [getattr(coflows, name).__name__ for name in coflows.__all__] == coflows.__all__
+    assert set(coflows.__all__) <= set(dir(coflows))

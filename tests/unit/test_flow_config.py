@@ -179,6 +179,12 @@ def test_a_bad_file_is_named_with_line_and_column(module: Any, tmp_path: Path, t
     refused(module.Child.get_config, str(tmp_path / "Child.yaml"), where)
 
 
+def test_files_are_read_without_libyaml_too(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = module.Child.get_config()
+    monkeypatch.delattr("yaml.CSafeLoader")
+    assert module.Child.get_config() == quick
+
+
 def test_a_file_that_is_not_utf8(module: Any, tmp_path: Path) -> None:
     (tmp_path / "Child.yaml").write_bytes(b"name: \xff\xfe\n")
     refused(module.Child.get_config, str(tmp_path / "Child.yaml"), "UTF-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coflows.errors import FlowClassError
-from coflows.flows.loading import resolve_flow_class
+from coflows.flows.loading import FlowClasses, resolve_flow_class
 from flow_modules.EchoFlowModule import EchoFlow
 
 FLOW = """
@@ -78,6 +78,21 @@ def test_main(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["__main__"], "MyFlow", EchoFlow, raising=False)
     assert resolve_flow_class("__main__.MyFlow") is EchoFlow
     refused("__main__.Other", "'__main__'", "'Other'", "MyFlow")
+
+
+def test_classes_are_known_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "changing.py", FLOW.format(name="First"))
+    classes = FlowClasses((tmp_path,))
+    first = classes.resolve("changing.First", 1)
+    assert classes.resolve("changing.First", 1) is first
+    monkeypatch.setattr(sys.modules["changing"], "First", EchoFlow)
+    assert classes.resolve("changing.First", 1) is EchoFlow, "as when a notebook defines a class again"
+    del sys.modules["changing"]
+    again = classes.resolve("changing.First", 1)
+    assert again.__name__ == "First" and again is not first
+    assert classes.resolve("EchoFlowModule.EchoFlow", 1) is EchoFlow
+    write(tmp_path, "EchoFlowModule.py", FLOW.format(name="EchoFlow"))
+    assert classes.resolve("EchoFlowModule.EchoFlow", 2).__module__ == "EchoFlowModule"
 
 
 def test_a_module_of_the_same_name_does_not_hide_a_shipped_one(tmp_path: Path) -> None:

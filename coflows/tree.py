@@ -1,0 +1,272 @@
+"""The instances that a request mounts here: looked up level by level, and written in one commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from coflows.client import Client
+from coflows.codec.state import encode_state
+from coflows.codec.wire import encode
+from coflows.endpoints import Endpoint, find_endpoints, not_served, open_point, partitions_of, read
+from coflows.errors import CoflowsError, FlowConfigError, FlowInstanceError
+from coflows.flows.config import SubflowSpec, check_overrides, differing_keys, subflow_specs
+from coflows.flows.loading import FlowClasses
+from coflows.model.address import InstanceAddress, partition_of
+from coflows.model.failure import Failure
+from coflows.model.layout import MountPath, metadata_key, mounts_prefix, parse_mount_key, serve_key
+from coflows.model.names import LOCAL
+from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
+from coflows.resolution import MountRequest, Plan, extend_chain, local_request, next_deadline, plan
+from coflows.store.base import ABSENT, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """An instance that is there: its address, how many instances its tree holds, and what the caller should know."""
+
+    address: InstanceAddress
+    count: int = 1
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A msgpack-able dict; ``from_dict`` reads it back."""
+        return {"address": self.address.to_dict(), "count": self.count, "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], owner: str, endpoint: str) -> Mounted:
+        """Check what ``owner`` answered; raises SerializationError, or FlowInstanceError for another's address."""
+        address = InstanceAddress.from_dict(as_mapping(value.get("address")))
+        if (address.user_id, address.flow_endpoint) != (owner, endpoint):
+            raise FlowInstanceError(f"User {owner} answered with an instance of somebody else.")
+        warnings = value.get("warnings")
+        texts = tuple(str(text)[:500] for text in warnings[:20]) if isinstance(warnings, list) else ()
+        return cls(address, max(1, int(value.get("count") or 1)), texts)
+
+
+@dataclass(slots=True)
+class Node:
+    """An instance that is to be mounted here. ``plan`` says which subflows it has here and at others; in ``subflows``
+    are those that are there or decided to be mounted."""
+
+    request: MountRequest
+    endpoint: Endpoint
+    address: InstanceAddress
+    chain: tuple[ChainLink, ...]
+    plan: Plan
+    subflows: dict[str, Node | Mounted] = field(default_factory=dict)
+
+    def mounted(self) -> Mounted:
+        """The instance with its tree, as it is once all is there."""
+        below = {key: one.mounted() if isinstance(one, Node) else one for key, one in self.subflows.items()}
+        count = 1 + sum(one.count for one in below.values())
+        warnings = tuple(f"subflow {key!r}: {text}" for key, one in below.items() for text in one.warnings)
+        return Mounted(self.address, count, warnings)
+
+
+class _Wanted(NamedTuple):
+    """An instance that was asked for, and where it goes once it is found or decided to be mounted."""
+
+    request: MountRequest
+    into: dict[str, Node | Mounted]
+    key: str
+
+
+class _Config(NamedTuple):
+    private_keys: Sequence[str]
+    values: Mapping[str, Any]
+    specs: Mapping[str, SubflowSpec]
+
+
+class Tree:
+    """One attempt: what is mounted here, over all levels of subflows that are this user's. Only ``commit`` writes.
+    ``roots`` are what was asked for, in that order. For one thread."""
+
+    def __init__(self, cl: Client, classes: FlowClasses, requests: Sequence[MountRequest]) -> None:
+        """Raises EndpointNotFoundError, FlowClassError, FlowConfigError, FlowCycleError or FlowInstanceError."""
+        self.nodes: list[Node] = []
+        self._cl = cl
+        self._classes = classes
+        self._endpoints: dict[str, Endpoint] = {}
+        self._configs: dict[tuple[str, bytes], _Config] = {}
+        self._partitions: dict[str, int] = {}
+        self._singletons: dict[str, Node] = {}
+        self._before = cl.store.get_many(_init_key(one) for one in requests)
+        roots: dict[str, Node | Mounted] = {}
+        self._grow([_Wanted(request, roots, str(number)) for number, request in enumerate(requests)])
+        self.roots = list(roots.values())
+
+    @property
+    def version(self) -> str:
+        """The same for every attempt that saw the same endpoints, and never the same again once one has changed."""
+        return str(max((version for one in self._endpoints.values() for version in one.versions.values()), default=0))
+
+    def mounted(self) -> list[Mounted]:
+        """What was asked for, as it is once all is there. Raises FlowInstanceError when that is too much."""
+        found = [one.mounted() if isinstance(one, Node) else one for one in self.roots]
+        self._check_size(sum(one.count for one in found))
+        return found
+
+    def commit(self) -> None:
+        """Mount all of it, or nothing: ConflictError when an endpoint has changed, a request was taken back, or what it
+        asks for is mounted already."""
+        writes: dict[str, bytes] = {}
+        conditions: dict[str, int] = {}
+        for node in self.nodes:
+            conditions |= node.endpoint.versions
+            conditions[metadata_key(node.address.flow_id)] = ABSENT
+            if node.request.withdrawal is not None:
+                conditions[node.request.withdrawal] = ABSENT
+            writes |= _writes(node)
+        if writes:
+            self._cl.store.commit(writes, conditions=conditions)
+
+    def is_twin(self, changed: Sequence[str]) -> bool:
+        """Whether a conflict over these keys means that the same requests were worked off twice at once."""
+        return not {metadata_key(node.address.flow_id) for node in self.nodes}.isdisjoint(changed)
+
+    # -- one level after the other -----------------------------------------------------------------------------
+
+    def _grow(self, level: list[_Wanted]) -> None:
+        while level:
+            unknown = {one.request.endpoint for one in level} - self._endpoints.keys()
+            self._endpoints |= find_endpoints(self._cl.store, unknown)
+            below: list[_Wanted] = []
+            for wanted in level:
+                with named(wanted.request.steps):
+                    found = self._found(wanted.request)
+                    wanted.into[wanted.key] = found
+                    if isinstance(found, Node):
+                        below += self._children(found)
+                        self._check_size(len(self.nodes) + len(below))
+            level = below
+
+    def _found(self, request: MountRequest) -> Node | Mounted:
+        chain = extend_chain(request.chain, self._cl.user_id, request.endpoint)
+        endpoint = self._endpoints.get(request.endpoint)
+        if endpoint is None or not endpoint.served:
+            raise not_served(request.endpoint, self._cl.user_id)
+        if endpoint.singleton:
+            there = self._find_singleton(request, endpoint)
+            if there is not None:
+                return there
+        elif self._before:  # Otherwise nothing of it was asked for before.
+            entry = self._before.get(_init_key(request))
+            if entry is not None:
+                return Mounted(_address_in(entry))
+        config = self._config(endpoint, request.config_overrides)
+        if config.private_keys:
+            check_overrides(request.config_overrides, config.private_keys)
+        todo = plan(config.specs, self._cl.user_id)
+        node = Node(request, endpoint, self._address(request, endpoint), chain, todo)
+        self.nodes.append(node)
+        if endpoint.singleton:
+            self._singletons[endpoint.name] = node
+        return node
+
+    def _children(self, node: Node) -> list[_Wanted]:
+        deadline = next_deadline(node.request.deadline, time.time())
+        return [
+            _Wanted(local_request(node.request, key, spec, node.chain, deadline), node.subflows, key)
+            for key, spec in node.plan.local.items()
+        ]
+
+    def _find_singleton(self, request: MountRequest, endpoint: Endpoint) -> Mounted | None:
+        """The one that is there, or that a sibling of the request mounts."""
+        sibling = self._singletons.get(endpoint.name)
+        if sibling is not None:
+            return self._sharing(sibling.address, sibling.request.config_overrides, request, endpoint)
+        for key in self._cl.store.keys(mounts_prefix(endpoint.name), limit=1):
+            parsed = parse_mount_key(key)
+            assert parsed is not None
+            init, overrides = parsed[0].key("init"), parsed[0].key("config_overrides")
+            found = self._cl.store.get_many([init, overrides])
+            if len(found) == 2:
+                return self._sharing(_address_in(found[init]), read(found[overrides].value), request, endpoint)
+        return None
+
+    def _sharing(
+        self, address: InstanceAddress, overrides: Mapping[str, Any], request: MountRequest, endpoint: Endpoint
+    ) -> Mounted:
+        if not request.config_overrides:
+            return Mounted(address)
+        ignored = differing_keys(self._config(endpoint, overrides).values, request.config_overrides)
+        warning = (
+            f"{endpoint.name} is a singleton that was mounted before with another config; ignored: "
+            f"{', '.join(ignored)}."
+        )
+        return Mounted(address, 1, (warning,) if ignored else ())
+
+    def _config(self, endpoint: Endpoint, overrides: Mapping[str, Any]) -> _Config:
+        """Read once for all instances with the same overrides."""
+        key = endpoint.name, encode(overrides)
+        known = self._configs.get(key)
+        if known is None:
+            version = endpoint.versions[serve_key(endpoint.name, "flow_class_name")]
+            values = self._classes.resolve(endpoint.flow_class_name, version).get_config(**overrides)
+            known = self._configs[key] = _Config(values.get("private_keys") or (), values, subflow_specs(values))
+        return known
+
+    def _address(self, request: MountRequest, endpoint: Endpoint) -> InstanceAddress:
+        point = request.dispatch_point_override or endpoint.dispatch_point
+        if point not in self._partitions:
+            known = open_point(self._cl, point) if request.client == LOCAL else partitions_of(self._cl.store, point)
+            if known is None:
+                raise FlowConfigError(
+                    f"User {self._cl.user_id} has no dispatch point {point!r}.",
+                    hint="Leave dispatch_point_override out, or ask the owner which points he has.",
+                )
+            self._partitions[point] = known
+        flow_id = request.flow_id
+        partition = None if endpoint.parallel else partition_of(flow_id, self._partitions[point])
+        return InstanceAddress(self._cl.user_id, endpoint.name, flow_id, point, partition)
+
+    def _check_size(self, count: int) -> None:
+        if count > MAX_TREE:
+            name = self.nodes[0].request.endpoint
+            raise FlowInstanceError(f"The tree of {name} has more than {MAX_TREE} instances.")
+
+
+@contextmanager
+def named(steps: Sequence[str]) -> Iterator[None]:
+    """Names the links from the root, in an error that passes through."""
+    try:
+        yield
+    except CoflowsError as error:
+        told: CoflowsError = error
+        for step in reversed(steps):
+            told = Failure.of(told).within(step)
+        if told is error:
+            raise
+        raise told from error
+
+
+def _writes(node: Node) -> dict[str, bytes]:
+    request, address = node.request, node.address
+    path = MountPath(address.flow_endpoint, request.client, address.flow_id)
+    subflows = {key: one.address.to_dict() for key, one in node.subflows.items()}
+    init = {"created_at": time.time(), "address": address.to_dict(), "subflows": subflows}
+    writes = {
+        path.key("init"): encode(init),
+        path.key("config_overrides"): encode(request.config_overrides),
+        metadata_key(address.flow_id): encode({"flow_endpoint": path.endpoint, "user_id": request.client}),
+    }
+    if request.initial_state is not None:
+        writes[path.key("state")] = encode_state(request.initial_state)
+    if request.dispatch_point_override is not None:
+        writes[path.key("dispatch_point_override")] = encode(request.dispatch_point_override)
+    if node.endpoint.singleton:
+        # Written anew with the same value: its new version makes whoever mounts at the same time decide again.
+        writes[serve_key(path.endpoint, "singleton")] = encode(True)
+    return writes
+
+
+def _init_key(request: MountRequest) -> str:
+    return MountPath(request.endpoint, request.client, request.flow_id).key("init")
+
+
+def _address_in(entry: Entry) -> InstanceAddress:
+    return InstanceAddress.from_dict(read(entry.value)["address"])
