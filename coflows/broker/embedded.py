@@ -36,6 +36,7 @@ TICK = 1.0
 ACK_DELAY = 0.05
 """Seconds that an acknowledgement waits for company. It comes again when this process is killed meanwhile."""
 ACKS = 64
+GATHERED = 32
 _TRIES = 4
 _PAUSE = 0.00005
 Result = TypeVar("Result")
@@ -64,6 +65,7 @@ class EmbeddedBroker(Broker):
         self._orders: deque[Order] = deque()
         self._turn = threading.Lock()
         """Who holds it uses the file."""
+        self._gathering: set[int] = set()
         self._to_ring: set[str] = set()
         self._closing = threading.Lock()
         self._closed = False
@@ -77,7 +79,7 @@ class EmbeddedBroker(Broker):
             with self._file_lock():
                 self._file = BrokerFile(directory / "broker.db")
                 self._file.refresh()
-            self._log = WriteAheadLog(directory / "broker.db-wal")
+            self._log = WriteAheadLog(directory / "broker.db-wal", self._gather)
             self._bell = Doorbell(directory)
         except (OSError, sqlite3.Error) as error:
             raise BrokerUnavailableError(
@@ -224,8 +226,24 @@ class EmbeddedBroker(Broker):
         return outcome
 
     def _order(self, order: Order) -> None:
-        """Do it in the next transaction: now, in this thread, unless the file is being used."""
+        """Do it in the next transaction: now, in this thread, unless the file is being used, or this thread is at
+        something that may order more."""
         self._orders.append(order)
+        if threading.get_ident() not in self._gathering or len(self._orders) >= GATHERED:
+            self._work_off_now()
+
+    @contextlib.contextmanager
+    def _gather(self) -> Iterator[None]:
+        """What this thread orders meanwhile is done together."""
+        me = threading.get_ident()
+        self._gathering.add(me)
+        try:
+            yield
+        finally:
+            self._gathering.discard(me)
+            self._work_off_now()
+
+    def _work_off_now(self) -> None:
         while self._orders and self._turn.acquire(blocking=False):
             try:
                 done = self._work_off(waits=False)
@@ -260,10 +278,10 @@ class EmbeddedBroker(Broker):
         finally:
             if not waits:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        self._ring()
         for order in orders:
             if isinstance(order, _Publish):
                 self._log.confirm(order.future, order.error)
-        self._ring()
         return True
 
     def _failed(self, orders: list[Order], problem: BrokerError) -> None:
@@ -375,8 +393,9 @@ class EmbeddedBroker(Broker):
                 logger.error("%s", error)
                 self._bell.wait(TICK)
                 continue
-            for consumer, delivery in taken:
-                consumer.deliver(delivery)
+            with self._gather():
+                for consumer, delivery in taken:
+                    consumer.deliver(delivery)
             if not self._taking.wants:
                 self._bell.wait(max(0.0, self._flush_at - now) if self.acked else TICK)
 

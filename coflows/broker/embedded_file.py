@@ -42,6 +42,7 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
 _CHECKPOINT_PAGES = 4000
+_MOST = 256
 _NEWS = (
     "SELECT version, 0 FROM topology UNION ALL SELECT * FROM (SELECT id, queue FROM messages WHERE id > ? ORDER BY id)"
 )
@@ -306,10 +307,10 @@ class BrokerFile:
 
     def remove(self, messages: Sequence[int]) -> None:
         """These are done with."""
-        if len(messages) == 1:
-            self.connection.execute("DELETE FROM messages WHERE id = ?", messages)
-        elif messages:
-            self.connection.executemany("DELETE FROM messages WHERE id = ?", [(message,) for message in messages])
+        for first in range(0, len(messages), _MOST):
+            part = list(messages[first : first + _MOST])
+            part += part[-1:] * ((1 << (len(part) - 1).bit_length()) - len(part))  # few different statements
+            self.connection.execute(f"DELETE FROM messages WHERE id IN ({', '.join('?' * len(part))})", part)
 
     def requeue(self, message: int) -> None:
         """Give it back to its old place."""

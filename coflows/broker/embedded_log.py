@@ -6,7 +6,9 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from coflows.errors import BrokerError, CoflowsError
@@ -22,13 +24,14 @@ class WriteAheadLog:
     them makes all of them as durable as ``FULL`` would have made each, while the next ones go on and readers have them
     already. What has left the log was put on disk by the checkpoint.
 
-    Thread-safe. Futures are resolved in the order of ``confirm``, by a thread of its own.
+    Thread-safe. Futures are resolved in the order of ``confirm``, by a thread of its own, inside of ``around``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, around: Callable[[], AbstractContextManager[None]]) -> None:
         # It cannot be replaced while this process has a connection to the file.
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._path = path
+        self._around = around
         self._failed = False
         self._waiting: queue.SimpleQueue[Confirm | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="coflows-embedded-log", daemon=True)
@@ -70,15 +73,12 @@ class WriteAheadLog:
                 self.sync()
             except BrokerError as error:
                 problem = error
-            for one in batch:
-                if one is None:
-                    return
-                resolve(one[0], one[1] or problem)
-
-
-def resolve(future: Future[None], error: CoflowsError | None) -> None:
-    """The outcome of a publish."""
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
+            with self._around():
+                for one in batch:
+                    if one is None:
+                        return
+                    future, error = one
+                    if error or problem:
+                        future.set_exception(error or problem)
+                    else:
+                        future.set_result(None)
