@@ -37,12 +37,14 @@ class Doorbell:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    def wait(self, timeout: float) -> None:
-        """Return when it was rung or woken since the last call, or after ``timeout`` seconds."""
-        if self._poll.poll(timeout * 1000):
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    self._socket.recv(1)
+    def wait(self, timeout: float) -> bool:
+        """Return True when it was rung or woken since the last call, False after ``timeout`` seconds."""
+        if not self._poll.poll(timeout * 1000):
+            return False
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(1)
+        return True
 
     def wake(self) -> None:
         """Let ``wait`` return."""
@@ -50,7 +52,8 @@ class Doorbell:
 
     def ring(self, bells: Iterable[str]) -> bool:
         """Wake the processes of these bells; whether all of them live."""
-        return all([_send(self._sender, f"{self._bells}/{bell}") for bell in bells])
+        dead = [bell for bell in bells if not _send(self._sender, f"{self._bells}/{bell}")]
+        return not dead
 
     def alive(self, bell: str) -> bool:
         """Whether the process of that bell lives; it is not woken."""
@@ -65,14 +68,13 @@ class Doorbell:
         """Nobody waits any more. Idempotent."""
         self._socket.close()
         self._sender.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._own)
+        Path(self._own).unlink(missing_ok=True)
 
 
 def bells_in(directory: Path) -> list[str]:
     """The bells of a folder, of the living and of the dead."""
     try:
-        return os.listdir(directory / "bells")
+        return [entry.name for entry in os.scandir(directory / "bells")]
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coflows.broker.base import Consumer, Delivery
-from coflows.broker.embedded_file import Claim
+from coflows.broker.embedded_topology import Claim
 
 if TYPE_CHECKING:
     from coflows.broker.embedded import EmbeddedBroker
@@ -41,8 +41,8 @@ class EmbeddedDelivery(Delivery):
 
 
 class EmbeddedConsumer(Consumer):
-    """A subscription. Its place in the file belongs to who holds the broker's turn: up to ``cursor`` everything was
-    taken, up to ``reserved`` nobody else takes anything, and ``behind`` says that there may be more than what is new."""
+    """A subscription. Its place in the file belongs to who has the broker's turn: up to ``cursor`` everything was
+    taken, up to ``reserved`` nobody else takes anything, and ``behind`` says that there may be more."""
 
     def __init__(self, broker: EmbeddedBroker, queue: str, callback: Callable[[Delivery], None], prefetch: int) -> None:
         self.queue = queue
@@ -79,7 +79,7 @@ class EmbeddedConsumer(Consumer):
             if not self._settle(message):
                 return
             # In this order: who looks for messages that are in nobody's hands finds it here or there.
-            self._broker.acked.append(message)
+            self._broker.acked(message)
             del self.unsettled[message]
         self._broker.has_acked(self)
 

@@ -71,14 +71,14 @@ class WriteAheadLog:
             problem: CoflowsError | None = None
             try:
                 self.sync()
-            except BrokerError as error:
-                problem = error
+            except BrokerError as failed:
+                problem = failed
             with self._around():
                 for one in batch:
                     if one is None:
                         return
                     future, error = one
-                    if error or problem:
-                        future.set_exception(error or problem)
-                    else:
+                    if error is None and problem is None:
                         future.set_result(None)
+                    else:
+                        future.set_exception(error or problem)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coflows.broker.embedded_consumer import EmbeddedConsumer
-from coflows.broker.embedded_file import BrokerFile, Claim
+from coflows.broker.embedded_file import BrokerFile
+from coflows.broker.embedded_topology import Claim
 
 SHARE = 16
 """Messages that a consumer takes at a time while others consume the same queue."""

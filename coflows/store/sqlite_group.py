@@ -82,7 +82,7 @@ class SqliteGroup(GroupPlan):
 
 
 def _parts(keys: list[str]) -> Iterator[list[str]]:
-    """Some keys at a time; filled up to a power of two with the last one, so that there are few different statements."""
+    """Some keys at a time, filled up to a power of two with the last one: few different statements."""
     for first in range(0, len(keys), MAX_KEYS):
         part = keys[first : first + MAX_KEYS]
         yield part + part[-1:] * ((1 << (len(part) - 1).bit_length()) - len(part))
