@@ -5,94 +5,98 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import logging
 import os
 import secrets
 import select
 import socket
 import tempfile
-import threading
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
-
-TICK = 1.0
-"""Seconds after which a bell rings by itself, so that the death of others is noticed."""
 _MAX_SOCKET_PATH = 90
+_NOBODY = (errno.ECONNREFUSED, errno.ENOENT)
 
 
 class Doorbell:
     """A Unix datagram socket in ``directory/bells``. It says only that something happened: who is woken looks for
-    himself. Whether it answers also tells whether its process lives, for the kernel closes it on kill -9.
+    himself. Whether somebody listens on it also tells whether its process lives, for the kernel closes it on kill -9.
 
-    ``on_ring`` is called from a thread of the bell's own, once for any number of rings that came meanwhile.
-    Thread-safe.
+    One thread waits; the other methods are thread-safe.
     """
 
-    def __init__(self, directory: Path, on_ring: Callable[[], None]) -> None:
+    def __init__(self, directory: Path) -> None:
         self.id = secrets.token_hex(8)
         self._bells = _short(directory / "bells")
-        self._on_ring = on_ring
-        self._closed = threading.Event()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(str(self._bells / self.id))
-        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sender.setblocking(False)
-        self._thread = threading.Thread(target=self._listen, name="coflows-doorbell", daemon=True)
-        self._thread.start()
+        self._own = str(self._bells / self.id)
+        for bell in bells_in(directory):
+            if not self.alive(bell):
+                (self._bells / bell).unlink(missing_ok=True)
+        self._socket = _socket()
+        self._socket.bind(self._own)
+        self._sender = _socket()
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
-    def ring(self) -> None:
-        """Wake all the others."""
-        ring(self._bells, self._sender, but=self.id)
-
-    def alive(self, bell: str) -> bool:
-        """Whether the process of that bell lives."""
-        return bell == self.id or _send(self._sender, self._bells / bell)
-
-    def close(self) -> None:
-        """Stop; the callback is not called after this returns, unless it is what calls this. Idempotent."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        _send(self._sender, self._bells / self.id)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-        self._socket.close()
-        self._sender.close()
-        (self._bells / self.id).unlink(missing_ok=True)
-
-    def _listen(self) -> None:
-        while not self._closed.is_set():
-            if select.select([self._socket], [], [], TICK)[0]:
-                self._drain()
-            if not self._closed.is_set():
-                try:
-                    self._on_ring()
-                except Exception:
-                    logger.exception("What a bell woke failed.")
-
-    def _drain(self) -> None:
+    def wait(self, timeout: float) -> bool:
+        """Return True when it was rung or woken since the last call, False after ``timeout`` seconds."""
+        if not self._poll.poll(timeout * 1000):
+            return False
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._socket.recv(1)
+        return True
+
+    def wake(self) -> None:
+        """Let ``wait`` return."""
+        _send(self._sender, self._own)
+
+    def ring(self, bells: Iterable[str]) -> bool:
+        """Wake the processes of these bells; whether all of them live."""
+        dead = [bell for bell in bells if not _send(self._sender, f"{self._bells}/{bell}")]
+        return not dead
+
+    def alive(self, bell: str) -> bool:
+        """Whether the process of that bell lives; it is not woken."""
+        with _socket() as probe:
+            try:
+                probe.connect(f"{self._bells}/{bell}")
+            except OSError as error:
+                return error.errno not in _NOBODY
+        return True
+
+    def close(self) -> None:
+        """Nobody waits any more. Idempotent."""
+        self._socket.close()
+        self._sender.close()
+        Path(self._own).unlink(missing_ok=True)
 
 
-def ring(bells: Path, sender: socket.socket, but: str = "") -> None:
-    """Ring all bells of a folder but one; remove those whose process is gone."""
+def bells_in(directory: Path) -> list[str]:
+    """The bells of a folder, of the living and of the dead."""
     try:
-        names = [bell.name for bell in bells.iterdir()]
-    except FileNotFoundError:
-        return
-    for name in names:
-        if name != but and not _send(sender, bells / name):
-            (bells / name).unlink(missing_ok=True)
+        return [entry.name for entry in os.scandir(directory / "bells")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
-def _send(sender: socket.socket, bell: Path) -> bool:
+def ring_all(directory: Path) -> None:
+    """Ring all bells of a folder; remove those whose process is gone."""
+    bells = _short(directory / "bells")
+    with _socket() as sender:
+        for name in bells_in(directory):
+            if not _send(sender, f"{bells}/{name}"):
+                (bells / name).unlink(missing_ok=True)
+
+
+def _socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made
+
+
+def _send(sender: socket.socket, bell: str) -> bool:
     try:
-        sender.sendto(b".", str(bell))
+        sender.sendto(b".", bell)
     except OSError as error:
         # A full buffer means that it is being woken anyway.
         return error.errno in (errno.EAGAIN, errno.ENOBUFS)

@@ -1,118 +1,32 @@
 """The embedded broker: one folder of this machine, shared by its processes, with nothing to install.
 
-One thread of each broker object does all the work on the file: it gathers what was asked for meanwhile, does it in one
-transaction, takes messages for its consumers in the same one, then rings the bells of the other processes.
+Whoever publishes writes to the file himself, together with what others asked for meanwhile, and rings the bells of the
+processes that consume the queue; they have the message while the disk still writes it, and the publisher is told when
+it has. One thread of each broker object waits for its bell, takes messages and calls the consumers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
-import os
-import queue as queues
-import sqlite3
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from coflows.broker.base import Broker, Consumer, Delivery, QueueSpec
-from coflows.broker.embedded_file import BrokerFile, Claim
-from coflows.doorbell import Doorbell
-from coflows.errors import BrokerError, BrokerUnavailableError, CoflowsError
+from coflows.broker.embedded_consumer import EmbeddedConsumer, EmbeddedDelivery
+from coflows.broker.embedded_file import BrokerFile
+from coflows.broker.embedded_taking import Taking
+from coflows.broker.embedded_transactions import ACKS, Publish, Transactions
+from coflows.errors import BrokerError
 
 logger = logging.getLogger(__name__)
 
-SHARE = 16
-"""Messages that a consumer takes at a time while others consume the same queue."""
-Result = TypeVar("Result")
-
-
-@dataclass(slots=True)
-class _Order:
-    """One thing to do in the next transaction. ``durable``: on disk before its future resolves. ``wakes``: others may
-    have something to take after it."""
-
-    work: Callable[[BrokerFile], Any]
-    future: Future[Any]
-    durable: bool
-    wakes: bool
-    outcome: Any = None
-    error: CoflowsError | None = None
-
-
-class EmbeddedDelivery(Delivery):
-    """A message taken from the file."""
-
-    def __init__(self, consumer: EmbeddedConsumer, queue: str, claim: Claim) -> None:
-        self.queue, self.body, self.redelivered = queue, claim.body, claim.redelivered
-        self.origin, self.reason = claim.origin, claim.reason
-        self._consumer = consumer
-        self._id = claim.id
-        self._open = True
-
-    def ack(self) -> None:
-        """See Delivery."""
-        self._settle(lambda file: file.ack(self._id, self._consumer.id), wakes=False)
-
-    def requeue(self) -> None:
-        """See Delivery."""
-        self._settle(lambda file: file.requeue(self._id, self._consumer.id), wakes=True)
-
-    def reject(self, reason: str) -> None:
-        """See Delivery."""
-        self._settle(lambda file: file.reject(self._id, self._consumer.id, reason), wakes=True)
-
-    def _settle(self, work: Callable[[BrokerFile], None], *, wakes: bool) -> None:
-        if self._open:
-            self._open = False
-            self._consumer.settle(work, wakes)
-
-
-class EmbeddedConsumer(Consumer):
-    """A subscription; ``taken`` counts its unsettled deliveries and belongs to the broker's thread."""
-
-    def __init__(self, broker: EmbeddedBroker, queue: str, callback: Callable[[Delivery], None], prefetch: int) -> None:
-        self.queue = queue
-        self.id = 0
-        self.prefetch = prefetch
-        self.taken = 0
-        self.closed = False
-        self._broker = broker
-        self._callback = callback
-        self._calling = threading.RLock()
-
-    def settle(self, work: Callable[[BrokerFile], None], wakes: bool) -> None:
-        """Settle one of its deliveries, in the next transaction."""
-
-        def settle(file: BrokerFile) -> None:
-            self.taken -= 1
-            work(file)
-
-        self._broker.order(settle, durable=False, wakes=wakes)
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Call the callback, unless closed."""
-        with self._calling:
-            if self.closed:
-                return
-            try:
-                self._callback(delivery)
-            except Exception:
-                logger.exception("The consumer of %s failed; its message goes back.", self.queue)
-                delivery.requeue()
-
-    def close(self) -> None:
-        """See Consumer."""
-        with self._calling:
-            if self.closed:
-                return
-            self.closed = True
-        self._broker.remove(self)
+TICK = 1.0
+"""Seconds after which the death of others, and what was missed, is looked for."""
+ACK_DELAY = 0.05
+"""Seconds that an acknowledgement waits for company. If this process is killed meanwhile, the message comes again."""
 
 
 class EmbeddedBroker(Broker):
@@ -120,28 +34,14 @@ class EmbeddedBroker(Broker):
 
     def __init__(self, directory: Path) -> None:
         self.url = f"embedded://{directory.absolute()}"
-        self._orders: deque[_Order] = deque()
-        self._wake = threading.Condition()
-        self._look = True
-        self._closing = False
-        self._consumers: list[EmbeddedConsumer] = []
-        self._deliveries: queues.SimpleQueue[tuple[EmbeddedConsumer, Delivery] | None] = queues.SimpleQueue()
+        self._transactions = Transactions(directory, self.url)
+        self._bell = self._transactions.bell
+        self._taking = Taking(self._transactions.file)
         self._getter: EmbeddedConsumer | None = None
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock_file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            with self._file_lock():
-                self._file = BrokerFile(directory / "broker.db")
-            self._bell = Doorbell(directory, self._rung)
-        except (OSError, sqlite3.Error) as error:
-            raise BrokerUnavailableError(
-                f"Cannot use {directory} as an embedded broker: {error}.",
-                hint="Give a folder that you may write, as embedded:///folder or COFLOWS_HOME.",
-            ) from error
-        self._worker = threading.Thread(target=self._work, name="coflows-embedded", daemon=True)
-        self._deliverer = threading.Thread(target=self._deliver, name="coflows-deliver", daemon=True)
-        self._worker.start()
-        self._deliverer.start()
+        self._flush_at = 0.0
+        self._closing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="coflows-embedded", daemon=True)
+        self._thread.start()
 
     def declare(self, *queues: QueueSpec) -> None:
         """See Broker."""
@@ -149,12 +49,15 @@ class EmbeddedBroker(Broker):
         def declare(file: BrokerFile) -> None:
             for spec in queues:
                 file.declare(spec)
+            self._transactions.ring_after(file.topology.all_sessions())
 
-        self._do(declare)
+        self._transactions.do(declare, durable=True)
 
     def publish_async(self, queue: str, body: bytes) -> Future[None]:
         """See Broker."""
-        return self.order(lambda file: file.publish(queue, body), durable=True, wakes=True)
+        future: Future[None] = Future()
+        self._transactions.order(Publish(queue, body, future))
+        return future
 
     def consume(self, queue: str, callback: Callable[[Delivery], None], *, prefetch: int = 100) -> Consumer:
         """See Broker."""
@@ -162,175 +65,162 @@ class EmbeddedBroker(Broker):
 
         def add(file: BrokerFile) -> None:
             consumer.id = file.add_consumer(queue, self._bell.id)
-            self._consumers.append(consumer)
-            self._look = True
+            self._taking.consumers.append(consumer)
+            self._transactions.ring_after([self._bell.id])
 
-        self._do(add)
+        self._transactions.do(add)
         return consumer
 
     def get(self, queue: str) -> Delivery | None:
         """See Broker."""
 
         def get(file: BrokerFile) -> Delivery | None:
-            file.require(queue)
+            found = file.require(queue)
             if self._getter is None:
                 self._getter = EmbeddedConsumer(self, "", lambda _delivery: None, 0)
-                self._getter.id = file.add_consumer("", self._bell.id)
-            claims = file.take(queue, self._getter.id, 1)
-            return EmbeddedDelivery(self._getter, queue, claims[0]) if claims else None
+                self._getter.id = file.add_getter(self._bell.id)
+            file.share(found)
+            for message in file.ready(found, 0, self._getter.id, len(self._getter.unsettled) + 1):
+                if message in self._getter.unsettled:
+                    continue
+                file.claim([message], self._getter.id)
+                claim = file.read(message, self._getter.id)
+                return None if claim is None else self._getter.take(claim, queue)
+            return None
 
-        return self._do(get)
+        return self._transactions.do(get)
 
     def exists(self, queue: str) -> bool:
         """See Broker."""
-        return self._do(lambda file: file.exists(queue))
+        return self._transactions.do(lambda file: file.find(queue) is not None)
 
     def delete(self, queue: str) -> None:
         """See Broker."""
-        self._do(lambda file: file.delete(queue))
+        self._transactions.do(lambda file: file.delete(queue), durable=True)
 
     def close(self) -> None:
         """See Broker."""
-        with self._wake:
-            if self._closing:
-                return
-        for consumer in list(self._consumers):
+        if not self._closing.acquire(blocking=False):
+            return
+        getter = [] if self._getter is None else [self._getter]
+        for consumer in [*self._taking.consumers, *getter]:
             consumer.close()
-        getter = self._getter
-        if getter is not None:
-            with contextlib.suppress(BrokerError):
-                self._do(lambda file: file.remove_consumer(getter.id), wakes=True)
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._worker.join()
-        self._deliveries.put(None)
-        if threading.current_thread() is not self._deliverer:
-            self._deliverer.join()
-        self._bell.close()
-        self._file.connection.close()
-        os.close(self._lock_file)
+        with self._transactions.turn():
+            self._transactions.work_off()
+            self._transactions.closed = True
+        self._bell.wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._transactions.close()
 
-    # -- orders ------------------------------------------------------------------------------------------------
+    # -- for its consumers -------------------------------------------------------------------------------------
 
-    def order(self, work: Callable[[BrokerFile], Result], *, durable: bool, wakes: bool) -> Future[Result]:
-        """Do ``work`` in the next transaction."""
-        future: Future[Result] = Future()
-        with self._wake:
-            if self._closing:
-                future.set_exception(self._closed_error())
-                return future
-            self._orders.append(_Order(work, future, durable, wakes))
-            self._wake.notify()
-        return future
+    def acked(self, message: int) -> None:
+        """The message is to be removed; ``has_acked`` follows."""
+        self._transactions.acked.append(message)
+
+    def has_acked(self, consumer: EmbeddedConsumer) -> None:
+        """See to it that what was acknowledged is written some time, and that the consumer gets more."""
+        count = len(self._transactions.acked)
+        if consumer is self._getter or (count and count % ACKS == 0):
+            self._transactions.order(lambda _file: None)
+        elif count == 1:
+            self._flush_at = time.monotonic() + ACK_DELAY
+            self._bell.wake()
+        elif consumer.behind and consumer.room * 4 >= consumer.prefetch:
+            self._bell.wake()
+
+    def requeue(self, consumer: EmbeddedConsumer, message: int) -> None:
+        """Give a message back."""
+
+        def requeue(file: BrokerFile) -> None:
+            file.requeue(message)
+            consumer.forget(message)
+            self._transactions.ring_after([*file.topology.all_sessions(), self._bell.id])
+
+        self._transactions.order(requeue)
+
+    def reject(self, consumer: EmbeddedConsumer, message: int, reason: str) -> None:
+        """Move a message to the dead letters."""
+
+        def reject(file: BrokerFile) -> None:
+            went_to = file.reject(message, reason)
+            consumer.forget(message)
+            self._transactions.ring_after([] if went_to is None else file.topology.sessions(went_to))
+            if consumer.behind:
+                self._transactions.ring_after([self._bell.id])
+
+        self._transactions.order(reject)
 
     def remove(self, consumer: EmbeddedConsumer) -> None:
         """Take a consumer off its queue, and give back what it had."""
 
         def remove(file: BrokerFile) -> None:
-            if consumer in self._consumers:
-                self._consumers.remove(consumer)
-            file.remove_consumer(consumer.id)
+            if consumer in self._taking.consumers:
+                self._taking.consumers.remove(consumer)
+            file.remove_consumer(consumer.id, list(consumer.unsettled))
+            self._transactions.ring_after(file.topology.all_sessions())
 
-        with contextlib.suppress(BrokerError):
-            self._do(remove, wakes=True)
-
-    def _do(self, work: Callable[[BrokerFile], Result], *, wakes: bool = False) -> Result:
-        return self.order(work, durable=True, wakes=wakes).result()
-
-    def _closed_error(self) -> BrokerUnavailableError:
-        return BrokerUnavailableError(f"The broker object of {self.url} is closed.", hint="Connect again.")
-
-    def _rung(self) -> None:
-        with self._wake:
-            self._look = True
-            self._wake.notify()
+        try:
+            self._transactions.do(remove)
+        except BrokerError as error:
+            logger.warning("A consumer of %s could not say good-bye: %s", consumer.queue, error)
 
     # -- the broker's thread -----------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._orders or self._look or self._closing)
-                orders, self._orders = list(self._orders), deque()
-                look, self._look = self._look, False
-                if self._closing and not orders:
-                    return
-            self._transact(orders, look or any(order.wakes for order in orders))
-
-    def _transact(self, orders: list[_Order], look: bool) -> None:
-        try:
-            durable = any(order.durable for order in orders)
-            with self._transaction(durable):
-                rang = self._file.bury_dead(self._bell.alive) if look and not orders else False
-                for order in orders:
-                    try:
-                        order.outcome = order.work(self._file)
-                    except CoflowsError as error:
-                        order.error = error
-                taken = self._take()
-        except Exception as error:  # whatever it is, this thread lives on and those who wait are told
-            problem = BrokerError(f"The embedded broker at {self.url} failed: {error}.", hint="Is the disk full?")
-            problem.__cause__ = error
-            for order in orders:
-                order.future.set_exception(problem)
-            logger.error("%s", problem)
-            return
-        if rang or any(order.wakes for order in orders):
-            self._bell.ring()
-        for order in orders:
-            if order.error is None:
-                order.future.set_result(order.outcome)
-            else:
-                order.future.set_exception(order.error)
-        for one in taken:
-            self._deliveries.put(one)
-
-    def _take(self) -> list[tuple[EmbeddedConsumer, Delivery]]:
-        taken: list[tuple[EmbeddedConsumer, Delivery]] = []
-        for consumer in self._consumers:
-            room = consumer.prefetch - consumer.taken
-            if room <= 0 or consumer.closed or not self._file.has_ready(consumer.queue):
-                continue
-            others = self._file.consumers(consumer.queue)
-            if len(others) > 1:
-                if self._file.is_single_active(consumer.queue) and others[0] != consumer.id:
-                    continue
-                room = min(room, SHARE)
-            claims = self._file.take(consumer.queue, consumer.id, room)
-            consumer.taken += len(claims)
-            if len(claims) == SHARE:
-                self._look = True  # There may be more, after the others had their chance.
-            taken += [(consumer, EmbeddedDelivery(consumer, consumer.queue, claim)) for claim in claims]
-        return taken
-
-    @contextlib.contextmanager
-    def _transaction(self, durable: bool) -> Iterator[None]:
-        connection = self._file.connection
-        with self._file_lock():
-            # Losing an acknowledgement in a crash only delivers again; so only publishing waits for the disk.
-            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            connection.execute("BEGIN IMMEDIATE")
+    def _run(self) -> None:
+        next_tick = 0.0
+        while not self._transactions.closed:
             try:
-                yield
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+                now = time.monotonic()
+                if now >= next_tick or self._transactions.has_dead:
+                    next_tick = now + TICK
+                    self._bury_dead()
+                taken = self._take()
+            except Exception as error:  # whatever it is, this thread lives on
+                logger.error("The embedded broker at %s goes on after: %s", self.url, error)
+                self._bell.wait(TICK)
+                continue
+            with self._transactions.gather():
+                for consumer, delivery in taken:
+                    consumer.deliver(delivery)
+            if not self._taking.wants:
+                acks = self._flush_at - time.monotonic() if self._transactions.acked else TICK
+                self._bell.wait(max(0.0, min(acks, next_tick - time.monotonic())))
 
-    @contextlib.contextmanager
-    def _file_lock(self) -> Iterator[None]:
-        """Wait for other processes here: SQLite's own waiting sleeps, this wakes at once."""
-        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+    def _take(self) -> list[tuple[EmbeddedConsumer, EmbeddedDelivery]]:
+        """One look into the file, and what was left to this thread to do."""
+        with self._transactions.turn():
+            if self._transactions.closed:
+                return []
+            if self._transactions.has_orders or time.monotonic() >= self._flush_at:
+                self._transactions.work_off()
+                if self._transactions.acked:  # the disk is full, for example
+                    self._flush_at = time.monotonic() + TICK
+            taken = self._taking.look()
+            if taken is None:
+                try:
+                    with self._transactions.transaction():
+                        taken = self._taking.take(self._transactions.remove_acked)
+                except BaseException:
+                    self._taking.undo()
+                    raise
+            return [(consumer, consumer.take(claim, consumer.queue)) for consumer, claim in taken]
 
-    # -- the delivering thread ---------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        while (one := self._deliveries.get()) is not None:
-            consumer, delivery = one
-            consumer.deliver(delivery)
+    def _bury_dead(self) -> None:
+        """Remove the consumers of processes that are gone, and queues that outlived their expiry."""
+        self._transactions.has_dead = False
+        with self._transactions.turn():
+            file = self._transactions.file
+            if self._transactions.closed:
+                return
+            sessions = [session for session in file.sessions() if session != self._bell.id]
+            dead = [session for session in sessions if not self._bell.alive(session)]
+            if not dead and not file.has_expired_queues():
+                return
+            with self._transactions.transaction():
+                for session in dead:
+                    file.remove_session(session)
+                file.delete_expired_queues()
+                file.refresh()
+            self._transactions.ring(file.topology.all_sessions())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import sqlite3
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from coflows.doorbell import Doorbell, ring
+from coflows.doorbell import Doorbell, bells_in, ring_all
 from coflows.store.adapter import AdapterStore
 from coflows.store.commits import Commit, conflict
 from coflows.store.group import Outcome
@@ -30,8 +28,6 @@ class SqliteStore(AdapterStore):
         self._file = SqliteFile(path, busy_timeout)
         self._file.prepare()
         self._bells = path.absolute().with_name(f"{path.name}-watch")
-        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sender.setblocking(False)
         self._connection = self._file.connect(waits=False)
         self._readers: Pool[sqlite3.Connection] = Pool(self._file.connect, sqlite3.Connection.close, READERS)
         self._namespace = self._register(namespace)
@@ -65,7 +61,7 @@ class SqliteStore(AdapterStore):
         return rows
 
     def _apply(self, commits: list[Commit]) -> list[Outcome]:
-        watched = self._is_watched()
+        watched = bool(bells_in(self._bells))
         try:
             self._file.begin(self._connection)
             group = SqliteGroup(self._connection, self._namespace, commits)
@@ -79,18 +75,12 @@ class SqliteStore(AdapterStore):
             self._rollback()
             raise
         if watched:
-            ring(self._bells / "bells", self._sender)
+            ring_all(self._bells)
         return outcomes
 
     def _apply_one(self, group: SqliteGroup, commit: Commit) -> Outcome:
         stale = group.stale(commit)
         return conflict(self.url, stale) if stale else group.add(commit)
-
-    def _is_watched(self) -> bool:
-        try:
-            return any((self._bells / "bells").iterdir())
-        except OSError:
-            return False
 
     def _rollback(self) -> None:
         with suppress(sqlite3.Error):
@@ -100,22 +90,19 @@ class SqliteStore(AdapterStore):
     def _disconnect(self) -> None:
         self._readers.close()
         self._connection.close()
-        self._sender.close()
 
 
 class _BellSignal(Signal):
     """Woken by the bell that every committer of the file rings."""
 
     def __init__(self, directory: Path) -> None:
-        self._rung = threading.Event()
-        self._bell = Doorbell(directory, self._rung.set)
+        self._bell = Doorbell(directory)
 
     def wait(self, timeout: float) -> None:
-        self._rung.wait(timeout)
-        self._rung.clear()
+        self._bell.wait(timeout)
 
     def wake(self) -> None:
-        self._rung.set()
+        self._bell.wake()
 
     def close(self) -> None:
         self._bell.close()

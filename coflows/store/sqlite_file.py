@@ -102,7 +102,9 @@ class SqliteFile:
             for place in (folder, self.path):
                 if place.exists() and not os.access(place, os.W_OK):
                     raise self._read_only(place)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            # Only a new file is opened here: to close one is to lose the locks that SQLite has on it in this process.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         except PermissionError as error:
             raise self._read_only(folder) from error
         except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from coflows.store.adapter import MAX_KEYS, RETAINED_CHANGES
 from coflows.store.commits import Commit
@@ -11,10 +11,11 @@ from coflows.store.planning import GroupPlan, condition_keys
 
 _VERSIONS = "SELECT key, version FROM coflows_entries WHERE namespace = ? AND key IN ({})"
 _UPSERT = (
-    "INSERT INTO coflows_entries VALUES (?, ?, ?, ?) ON CONFLICT (namespace, key)"
+    "INSERT INTO coflows_entries VALUES {} ON CONFLICT (namespace, key)"
     " DO UPDATE SET value = excluded.value, version = excluded.version"
 )
-_DELETE = "DELETE FROM coflows_entries WHERE namespace = ? AND key = ?"
+_DELETE = "DELETE FROM coflows_entries WHERE namespace = ? AND key IN ({})"
+_ROWS = 64
 
 
 class SqliteGroup(GroupPlan):
@@ -35,17 +36,27 @@ class SqliteGroup(GroupPlan):
         if self.version == self.began_at:
             return
         namespace = self._namespace
-        self._connection.executemany(
-            _UPSERT, [(namespace, key, row[0], row[1]) for key, row in self.rows.items() if row is not None]
-        )
-        gone = [(namespace, key) for key, row in self.rows.items() if row is None]
-        if gone:
-            self._connection.executemany(_DELETE, gone)
+        self._upsert([(namespace, key, *row) for key, row in self.rows.items() if row is not None])
+        self._delete([key for key, row in self.rows.items() if row is None])
         self._log(watched)
         self._connection.execute(
             "UPDATE coflows_namespaces SET version = ?, log_end = ?, log_floor = ? WHERE id = ?",
             (self.version, self._log_end, self._log_floor, namespace),
         )
+
+    def _upsert(self, rows: list[tuple[int, str, bytes, int]]) -> None:
+        # Many rows in one statement: between two, another thread may take the interpreter for long. Their numbers are
+        # powers of two, so there are few different statements.
+        first = 0
+        while first < len(rows):
+            count = min(_ROWS, 1 << ((len(rows) - first).bit_length() - 1))
+            values = [value for row in rows[first : first + count] for value in row]
+            self._connection.execute(_UPSERT.format(", ".join(["(?, ?, ?, ?)"] * count)), values)
+            first += count
+
+    def _delete(self, keys: list[str]) -> None:
+        for part in _parts(keys):
+            self._connection.execute(_DELETE.format(", ".join("?" * len(part))), (self._namespace, *part))
 
     def _log(self, watched: bool) -> None:
         begin, namespace = self._log_end, self._namespace
@@ -64,10 +75,14 @@ class SqliteGroup(GroupPlan):
 
     def _read(self, keys: dict[str, None]) -> dict[str, int]:
         versions: dict[str, int] = {}
-        wanted = list(keys)
-        for first in range(0, len(wanted), MAX_KEYS):
-            part = wanted[first : first + MAX_KEYS]
-            part += part[-1:] * ((1 << (len(part) - 1).bit_length()) - len(part))  # few different statements
+        for part in _parts(list(keys)):
             query = _VERSIONS.format(", ".join("?" * len(part)))
             versions.update(self._connection.execute(query, (self._namespace, *part)).fetchall())
         return versions
+
+
+def _parts(keys: list[str]) -> Iterator[list[str]]:
+    """Some keys at a time, filled up to a power of two with the last one: few different statements."""
+    for first in range(0, len(keys), MAX_KEYS):
+        part = keys[first : first + MAX_KEYS]
+        yield part + part[-1:] * ((1 << (len(part) - 1).bit_length()) - len(part))
