@@ -94,6 +94,8 @@ class Client:
     @property
     def session(self) -> Session:
         """Seals, publishes and awaits replies."""
+        if self._session is not None:
+            return self._session
         with self._lock:
             if self._session is None:
                 self._session = Session(
@@ -197,7 +199,7 @@ class Client:
         pause: Pause = nullcontext,
     ) -> FlowFuture:
         """Send, and give a future of the reply. With ``confirm``, the message is durable when this returns."""
-        session = self._session or self.session
+        session = self.session
         address = route.address
         call = Call(
             address.flow_id, message.data, message.created_at, src_flow_id or message.src_flow_id, session.reply_to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from coflows.instances import Instance, find_instance
 from coflows.store.base import Entry, Store
 
 CACHE_SIZE = 10_000
+MAX_DESIGNS = 256
+MOMENT = 1.0
+"""Seconds that a class and its config are taken to be what they were."""
 MAX_IDLE = 64
 """Flows of one parallel instance that are kept for later turns."""
 
@@ -55,6 +59,7 @@ class Loader:
         self._cache: OrderedDict[str, Loaded] = OrderedDict()
         self._instances: OrderedDict[str, Instance] = OrderedDict()
         self._blueprints: OrderedDict[str, _Blueprint] = OrderedDict()
+        self._designs: OrderedDict[tuple[str, bytes], tuple[float, type[Flow], dict[str, Any]]] = OrderedDict()
         self._idle: OrderedDict[str, deque[Loaded]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -158,11 +163,26 @@ class Loader:
         overrides = self._store.get(instance.path.key("config_overrides"))
         if endpoint is None or overrides is None:
             raise FlowClassError(f"Endpoint {instance.path.endpoint!r} was deleted.", hint="Serve it again.")
-        flow_class = resolve_flow_class(endpoint.flow_class_name, self._base_paths)
-        config = flow_class.get_config(**read(overrides.value))
+        flow_class, config = self._design(endpoint.flow_class_name, overrides.value)
         made = _Blueprint(flow_class, config, endpoint.parallel, endpoint.singleton, instance.version)
         with self._lock:
             self._blueprints[flow_id] = made
             if len(self._blueprints) > CACHE_SIZE:
                 self._blueprints.popitem(last=False)
         return made
+
+    def _design(self, class_name: str, overrides: bytes) -> tuple[type[Flow], dict[str, Any]]:
+        """The class and the config with its overrides, found once for all the instances that are first used within a
+        moment; later ones see what was edited since."""
+        now = time.monotonic()
+        with self._lock:
+            known = self._designs.get((class_name, overrides))
+            if known is not None and now < known[0]:
+                return known[1:]
+        flow_class = resolve_flow_class(class_name, self._base_paths)
+        config = flow_class.get_config(**read(overrides))
+        with self._lock:
+            self._designs[class_name, overrides] = (now + MOMENT, flow_class, config)
+            if len(self._designs) > MAX_DESIGNS:
+                self._designs.popitem(last=False)
+        return flow_class, config

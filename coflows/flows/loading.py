@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -97,7 +98,8 @@ def _modules(name: str, base_paths: Sequence[Path]) -> Iterator[ModuleType]:
 
 def _import_from(name: str, base_paths: Sequence[Path]) -> ModuleType | None:
     # A module written a moment ago is not found until the finders look again.
-    importlib.invalidate_caches()
+    with suppress(KeyError):  # CPython 3.11 trips over another thread that imports at the same time.
+        importlib.invalidate_caches()
     for path in base_paths:
         place = str(Path(path).resolve())
         top = Path(place, name.split(".")[0])

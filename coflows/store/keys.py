@@ -21,6 +21,8 @@ def shown(key: object) -> str:
 
 def check_key(key: object) -> str:
     """Return ``key`` when it may be one, else raise SerializationError."""
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\0" not in key:
+        return key  # Nearly all are like this.
     if not isinstance(key, str):
         raise SerializationError(f"Store key {shown(key)} is not a str.", hint="Use a str as key.")
     size = len(_encoded(key))
