@@ -43,7 +43,10 @@ class IoThread:
                 self._work.append(work)
                 if not self._waking:
                     self._waking = True
-                    self.loop.add_callback_threadsafe(self._drain)
+                    if self.on_it():
+                        self.loop.call_later(0, self._drain)  # No need to wake whoever is awake.
+                    else:
+                        self.loop.add_callback_threadsafe(self._drain)
                 return
         self.guarded(work)
 

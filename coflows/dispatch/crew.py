@@ -34,15 +34,17 @@ class Crew:
         self._clock: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, task: Task, *, first: bool = False) -> None:
-        """Run ``task`` soon; ``first``: before those that wait."""
+    def submit(self, task: Task, *, first: bool = False, next: bool = False) -> None:
+        """Run ``task`` soon; ``first``: before those that wait. ``next``: the calling task is about to end, and if no
+        other waits its thread takes this one up without anybody being told."""
         with self._lock:
             if first:
                 self._tasks.appendleft((time.monotonic(), task))
             else:
                 self._tasks.append((time.monotonic(), task))
             if self._working:
-                self._watch()
+                if len(self._tasks) > 1 or not next:
+                    self._watch()
                 return
             self._working += 1
         self._threads.submit(self._work)

@@ -38,7 +38,15 @@ logger = logging.getLogger(__name__)
 class Intake:
     """One thread at a time takes in what has come; ``deliver`` is for any."""
 
-    def __init__(self, session: Session, store: Store, runner: Runner, custody: Custody) -> None:
+    def __init__(
+        self,
+        session: Session,
+        store: Store,
+        runner: Runner,
+        custody: Custody,
+        schedule: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._schedule = schedule
         self._custody = custody
         self._session = session
         self._store = store
@@ -54,14 +62,14 @@ class Intake:
         self._parked: dict[tuple[str, str], int] = {}
         """The highest number of each stream that is parked."""
 
-    def deliver(self, delivery: Delivery, source: Source, schedule: Callable[[Callable[[], None]], None]) -> None:
-        """A delivery came. Never blocks: the work is done by what ``schedule`` calls."""
+    def deliver(self, delivery: Delivery, source: Source) -> None:
+        """A delivery came. Never blocks."""
         with self._lock:
             self._waiting.append((delivery, source))
             if self._scheduled:
                 return
             self._scheduled = True
-        schedule(self._take_in)
+        self._schedule(self._take_in)
 
     def adopt(self, job: Job) -> None:
         """A job that did not come in a delivery of this worker's."""
@@ -93,15 +101,15 @@ class Intake:
     # -- one thread at a time ----------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
-        while True:
-            with self._lock:
-                taken, self._waiting = self._waiting, deque()
-                if not taken:
-                    self._scheduled = False
-                    return
-            with self._taking:
-                ready = self._read(taken)
-            self._runner.accept(ready)
+        with self._lock:
+            taken, self._waiting = self._waiting, deque()
+        with self._taking:
+            ready = self._read(taken)
+        with self._lock:
+            again = self._scheduled = bool(self._waiting)
+        self._runner.accept(ready, next=not again)
+        if again:
+            self._schedule(self._take_in)
 
     def _read(self, taken: Iterable[tuple[Delivery, Source]]) -> list[Job]:
         jobs: list[Job] = []
@@ -114,8 +122,11 @@ class Intake:
                 self._open_parcel(delivery, source, epochs[source], jobs)
             self._look_up(jobs)
             self._retake(jobs)
-        except StoreError as error:
-            logger.error("The store could not be read; messages go back: %s", error)
+        except Exception as error:
+            if isinstance(error, StoreError):
+                logger.error("The store could not be read; messages go back: %s", error)
+            else:
+                logger.exception("Messages could not be taken in; they go back.")
             for job in jobs:
                 self._open.pop(job.key, None)
             for source in {source for _, source in taken}:
@@ -140,6 +151,10 @@ class Intake:
         except CoflowsError as error:
             logger.warning("Rejected a message from %s: %s", delivery.queue, error)
             delivery.reject(f"{error.code}: {error}")
+            return
+        except Exception as error:  # A mistake of ours, which must not cost the messages beside it.
+            logger.exception("A message from %s could not be read; it is rejected.", delivery.queue)
+            delivery.reject(f"internal: {error!r}")
             return
         parcel = Parcel(delivery, len(read_items))
         partitioned = source.lease is not None

@@ -54,7 +54,7 @@ class Runner:
         self._handler = Handler(cl, self, base_paths, secrets, self._failpoints)
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
-        self._intake = Intake(cl.session, cl.store, self, self.custody)
+        self._intake = Intake(cl.session, cl.store, self, self.custody, self._schedule)
         self._admission: Admission[Job] = Admission(concurrency)
         self._lock = threading.Lock()
         self._crew = Crew(f"coflows-turn-{cl.user_id[:8]}")
@@ -65,16 +65,16 @@ class Runner:
 
     def deliver(self, delivery: Delivery, source: Source) -> None:
         """Work a delivery off, after those of its instances that came before. Never blocks."""
-        self._intake.deliver(delivery, source, self._schedule)
+        self._intake.deliver(delivery, source)
 
-    def accept(self, jobs: Iterable[Job]) -> None:
-        """Jobs that are next in their order."""
+    def accept(self, jobs: Iterable[Job], *, next: bool = False) -> None:
+        """Jobs that are next in their order. ``next``: see Crew."""
         arriving = [(job.lane, job) for job in jobs]
         if not arriving:
             return
         with self._lock:
             commands = self._admission.arrive(arriving)
-        self._obey(commands)
+        self._obey(commands, next=next)
 
     def withdraw(self, jobs: Sequence[Job]) -> list[Job]:
         """Those of the jobs that have not started are not started; gives them."""
@@ -245,14 +245,14 @@ class Runner:
 
     # -- threads -----------------------------------------------------------------------------------------------
 
-    def _obey(self, commands: Commands[Job]) -> None:
+    def _obey(self, commands: Commands[Job], *, next: bool = False) -> None:
         for command in commands:
             if isinstance(command, Resume):
                 go_on = self._works[command.batch].go_on
                 if go_on is not None:
                     go_on.set()
                 continue
-            self._crew.submit(partial(self._run, command.batch))
+            self._crew.submit(partial(self._run, command.batch), next=next)
 
     def _schedule(self, task: Callable[[], None]) -> None:
         self._crew.submit(task, first=True)
