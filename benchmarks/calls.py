@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.answering import answer
 from benchmarks.contest import Contestant
 from benchmarks.world import World
-from coflows import Client, FlowFuture, connect
+from coflows import FlowFuture, connect
 from coflows.model.address import InstanceAddress
 from coflows.proxy import FlowProxy
 
@@ -52,14 +52,8 @@ def payload(number: int) -> dict[str, Any]:
 class Caller:
     """Calls the instances of one target in turn."""
 
-    def __init__(self, cl: Client, flows: list[FlowProxy]) -> None:
-        self._cl = cl
+    def __init__(self, flows: list[FlowProxy]) -> None:
         self._next = itertools.cycle(flows)
-
-    def start(self, number: int) -> FlowFuture:
-        """A call that is on its way."""
-        flow = next(self._next)
-        return self._cl.call(flow.address, flow.package_input_message(payload(number)), confirm=False)
 
     def one_by_one(self, count: int) -> list[float]:
         """Seconds of each call."""
@@ -81,7 +75,7 @@ class Caller:
             number = next(numbers)
             if number < count:
                 begin = time.perf_counter()
-                self.start(number).add_done_callback(lambda future: ended(future, begin))
+                next(self._next).submit(payload(number)).add_done_callback(lambda future: ended(future, begin))
 
         def ended(future: FlowFuture, begin: float) -> None:
             latencies.append(time.perf_counter() - begin)
@@ -103,7 +97,7 @@ class Caller:
         async def work() -> None:
             for number in numbers:
                 begin = time.perf_counter()
-                await self.start(number)
+                await next(self._next).ask_async(payload(number))
                 latencies.append(time.perf_counter() - begin)
 
         async def run() -> None:
@@ -146,7 +140,7 @@ def main(places: Path) -> None:
     with ExitStack() as exit_stack:
         cl = exit_stack.enter_context(connect("caller"))
         callers = {
-            target: Caller(cl, [cl.proxy(InstanceAddress.from_dict(one)) for one in those])
+            target: Caller([cl.proxy(InstanceAddress.from_dict(one)) for one in those])
             for target, those in json.loads(places.read_text()).items()
         }
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.contest import Comparison, Contestant, compare
+from benchmarks.contest import Contestant, compare
 from benchmarks.processes import resident_megabytes
-from benchmarks.report import Figure
+from benchmarks.report import Burden, Figure
 from benchmarks.world import World, clone, world
 
 SENDERS = 64
@@ -43,23 +43,26 @@ def stateful(name: str, within: World, sizes: Sizes) -> Contestant:
     )
 
 
-def burdened(broker_url: str, sizes: Sizes, rounds: int) -> Iterator[tuple[str, Comparison]]:
+def burdened(broker_url: str, sizes: Sizes, rounds: int) -> Iterator[Burden]:
     """Compare a world that has much with one that has little: first mounted instances, then messages that wait for a
-    worker that is not there, then messages that wait behind one that is busy."""
+    worker that is not there, then messages that wait behind a turn that takes long."""
+
+    def measured(what: str) -> Burden:
+        compared = compare(plain, stateful(what, much, sizes), rounds)
+        return Burden(compared, resident_megabytes([much.worker.pid]))
+
     with world(broker_url) as little, world(broker_url) as much:
         plain = stateful("little", little, sizes)
         with much.connected("owner") as owner:
             clone(owner, much.addresses["many"][0], sizes.mounted, label=1)
-        yield f"{sizes.mounted:,} mounted instances", compare(plain, stateful("mounted", much, sizes), rounds)
+        yield measured(f"{sizes.mounted:,} mounted instances")
         fill(much, "waiting", sizes.waiting)
-        what = f"and {sizes.waiting:,} messages of another dispatch point"
-        yield what, compare(plain, stateful("waiting", much, sizes), rounds)
+        yield measured(f"and {sizes.waiting:,} messages of another dispatch point")
         with much.connected("caller") as caller:
             busy = caller.proxy(much.addresses["busy"][0])
             busy.send_message(busy.package_input_message({"number": 0, "seconds": 3600.0}))
         fill(much, "busy", sizes.waiting)
-        what = f"and {sizes.waiting:,} messages behind a turn that takes long"
-        yield what, compare(plain, stateful("behind", much, sizes), rounds)
+        yield measured(f"and {sizes.waiting:,} messages behind a turn that takes long")
 
 
 def fill(within: World, endpoint: str, count: int) -> None:
@@ -91,8 +94,7 @@ def waiting_turns(broker_url: str, sizes: Sizes) -> Figure:
         left = threading.Semaphore(0)
         begin = time.perf_counter()
         for number in range(sizes.turns):
-            message = flow.package_input_message({"number": number, "seconds": sizes.sleep})
-            future = caller.call(flow.address, message, confirm=False)
+            future = flow.submit({"number": number, "seconds": sizes.sleep})
             future.add_done_callback(lambda _future: left.release())
         for _ in range(sizes.turns):
             left.acquire()

@@ -29,13 +29,21 @@ class Figure:
     asked: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Burden:
+    """Calls beside much of something, compared to calls without it; resident megabytes of the worker after them."""
+
+    compared: Comparison
+    worker: float
+
+
 @dataclass(slots=True)
 class Results:
     """What one run found. ``asked`` are the targets of comparisons by name."""
 
     rounds: int
     comparisons: list[Comparison] = field(default_factory=list)
-    burdens: list[tuple[str, Comparison]] = field(default_factory=list)
+    burdens: list[Burden] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     asked: dict[str, str] = field(default_factory=dict)
@@ -66,13 +74,14 @@ class Results:
         """What a burden changes."""
         return [
             [
-                what,
-                f"{one.own[1].p50:.2f} ms",
-                f"{one.latency_ratio:.2f}",
-                f"{one.own[WINDOW].rate:,.0f}",
-                f"{one.rate_ratio:.2f}",
+                one.compared.name,
+                f"{one.compared.own[1].p50:.2f} ms",
+                f"{one.compared.latency_ratio:.2f}",
+                f"{one.compared.own[WINDOW].rate:,.0f}",
+                f"{one.compared.rate_ratio:.2f}",
+                f"{one.worker:.0f} MB",
             ]
-            for what, one in self.burdens
+            for one in self.burdens
         ]
 
     def figure_rows(self) -> list[list[str]]:
@@ -99,7 +108,7 @@ class Results:
             cpu,
             "asked: p50, calls/s",
         )
-        burden = ("with", "p50 of one call", "x without", f"calls/s, {WINDOW} in flight", "x without")
+        burden = ("with", "p50 of one call", "x without", f"calls/s, {WINDOW} in flight", "x without", "worker, RSS")
         tables = [
             ("Calls", calls, self.rows()),
             ("Burdens", burden, self.burden_rows()),

@@ -35,13 +35,31 @@ def fetch_seconds(broker_url: str | None, subflows: int, owners: int, times: int
             cl.close()
 
 
-SHAPES = ((1, 1, "at most 5"), (10, 2, ""), (100, 1, ""), (100, 10, "at most 100"))
+def singleton_seconds(broker_url: str | None, times: int) -> list[float]:
+    """Seconds of each fetch of another user's singleton."""
+    owner, caller = users = start_users(2, broker_url)
+    try:
+        run_get_instance_worker_thread(owner)
+        serve_flow(owner, "EchoFlowModule.EchoFlow", "leaf", singleton=True)
+        taken = []
+        for _ in range(times + 1):
+            begin = time.perf_counter()
+            get_flow_instance(caller, "leaf", owner.user_id)
+            taken.append(time.perf_counter() - begin)
+        return taken[1:]
+    finally:
+        for cl in reversed(users):
+            cl.close()
+
+
+SHAPES = ((1, 1, ""), (10, 2, ""), (100, 1, ""), (100, 10, "at most 100"))
 """Subflows, owners, and the milliseconds asked for on RabbitMQ."""
 
 
 def figures(name: str, broker_url: str | None, rounds: int) -> list[Figure]:
     """Fetching trees of all shapes."""
-    found = []
+    single = statistics.median(singleton_seconds(broker_url, 5 * rounds))
+    found = [Figure(f"{name}: get_flow_instance, a remote singleton", single * 1e3, "ms", asked="at most 5")]
     for subflows, owners, asked in SHAPES:
         taken = statistics.median(fetch_seconds(broker_url, subflows, owners, rounds))
         what = f"{name}: get_flow_instance, {subflows} subflow(s) at {owners} user(s)"

@@ -27,7 +27,7 @@ def test_a_quick_run_has_all_rows(tmp_path: Path) -> None:
         "embedded: stateful, one instance",
     ]
     samples = [sample for row in found["comparisons"] for sample in row["own"].values()]
-    samples += [sample for _, row in found["burdens"] for sample in row["own"].values()]
+    samples += [sample for row in found["burdens"] for sample in row["compared"]["own"].values()]
     assert len(samples) == 12
     for sample in samples:
         assert 0 < sample["p50"] <= sample["p99"] and sample["rate"] > 0
