@@ -1,8 +1,8 @@
 """The calling process of a world: ``python -m benchmarks.calls ADDRESSES``.
 
 One call at a time is ``ask``. Many in flight are kept up in one of three ways, as the target says: ``hot:callbacks``
-(one thread; each reply's callback makes the next call), ``hot:await`` (one asyncio program of many tasks) or
-``hot:threads`` (16 threads with ``get_reply_future``, which returns when the message is durable).
+(one thread and ``submit``; each reply's callback makes the next call), ``hot:await`` (one asyncio program of many tasks
+and ``ask_async``) or ``hot:threads`` (16 threads with ``get_reply_future``, which returns when the message is durable).
 """
 
 from __future__ import annotations
