@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -63,6 +65,7 @@ class Run:
     def compare(self, other: Contestant) -> None:
         """One more row."""
         self.results.comparisons.append(self._compared(other))
+        print(self.results.rows()[-1], file=sys.stderr)
 
     # -- sections ----------------------------------------------------------------------------------------------
 
@@ -129,6 +132,7 @@ class Run:
         """What much of everything costs."""
         for burden in idle.burdened(self.broker, self._sizes, self.rounds):
             self.results.burdens.append(burden)
+            print(self.results.burden_rows()[-1], file=sys.stderr)
 
     def memory(self) -> None:
         """What instances cost in a worker."""
@@ -165,6 +169,7 @@ def main() -> None:
         run = Run(given, exit_stack)
         try:
             for section in sections:
+                print(f"{time.strftime('%X')} {section}", file=sys.stderr)
                 getattr(run, section)()
         finally:
             run.results.show()
