@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few calls, embedded only: shows that it works")
     parser.add_argument("--rounds", type=int, default=3, help="medians of how many rounds")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--markdown", type=Path, help="write the tables here too")
+    parser.add_argument("--markdown", type=Path, help="write the tables here too, between its marks when it has them")
     parser.add_argument("--plot", type=Path, default=Path("docs"), help="folder for the plot of the section curves")
     given = parser.parse_args()
     sections = given.sections or (QUICK if given.quick else DEFAULT)
@@ -176,7 +176,7 @@ def main() -> None:
     if given.json is not None:
         run.results.write(given.json)
     if given.markdown is not None:
-        given.markdown.write_text(run.results.markdown())
+        run.results.put_into(given.markdown)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import os
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contest import WINDOW, Comparison
 
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 ROLES = ("client", "worker", "broker", "store")
 
 
@@ -134,12 +134,14 @@ class Results:
             parts.append("\n".join([f"**{title}**\n", *(f"| {' | '.join(line)} |" for line in lines), ""]))
         return "\n".join(parts)
 
+    def put_into(self, path: Path) -> None:
+        """Write the tables between the two marks of a document, or as a document of their own where it has none."""
+        text = self.markdown()
+        if path.exists() and BEGIN in (before := path.read_text()):
+            head, _, rest = before.partition(BEGIN)
+            text = f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}"
+        path.write_text(text)
+
     def write(self, path: Path) -> None:
         """Keep the figures."""
         path.write_text(json.dumps(asdict(self), indent=2))
-
-    @staticmethod
-    def as_dict(path: Path) -> dict[str, Any]:
-        """What ``write`` kept."""
-        kept: dict[str, Any] = json.loads(path.read_text())
-        return kept
