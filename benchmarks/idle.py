@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks.contest import Contestant, compare
-from benchmarks.processes import resident_megabytes
+from benchmarks.processes import await_quiet, resident_megabytes
 from benchmarks.report import Burden, Figure
 from benchmarks.world import World, clone, world
 
@@ -48,6 +48,7 @@ def burdened(broker_url: str, sizes: Sizes, rounds: int) -> Iterator[Burden]:
     worker that is not there, then messages that wait behind a turn that takes long."""
 
     def measured(what: str) -> Burden:
+        await_quiet([much.worker.pid])
         compared = compare(plain, stateful(what, much, sizes), rounds)
         return Burden(compared, resident_megabytes([much.worker.pid]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ def cpu_seconds(pids: Iterable[int]) -> float:
             continue
         total += times.user + times.system
     return total
+
+
+def await_quiet(pids: Iterable[int], longest: float = 120.0) -> None:
+    """Wait until the processes use less than a fifth of a core, so that what they were given is taken in."""
+    known = list(pids)
+    deadline = time.monotonic() + longest
+    used = cpu_seconds(known)
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        before, used = used, cpu_seconds(known)
+        if used - before < 0.1:
+            return
 
 
 def resident_megabytes(pids: Iterable[int]) -> float:
