@@ -3,9 +3,10 @@ PYTHON ?= python3
 BROKER ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint unit bench chaos simulate clean
+.PHONY: demo test lint unit bench bench-peers bench-curves chaos simulate clean
 
 demo: $(VENV)/.installed ## The main job with two users; BROKER=amqp://... does it over RabbitMQ
 	$(BIN)/coflows $(if $(BROKER),--broker $(BROKER)) demo
@@ -27,8 +28,14 @@ chaos: $(VENV)/.developing ## The whole load under random faults; SECONDS=300 SE
 simulate: $(VENV)/.developing ## 10,000 seeds of the simulation; SEED=n runs one again
 	SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest -q --timeout 3600 tests/unit/test_simulation.py
 
-bench: $(VENV)/.developing ## The benchmarks, as one table
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.developing ## The benchmarks, as tables; SECTIONS="calls idle" for some of them
+	$(BIN)/python -m benchmarks $(SECTIONS)
+
+bench-peers: $(VENV)/.developing $(PEERS)/.installed ## Celery, Dramatiq, Nameko and Ray beside CoFlows
+	$(BIN)/python -m benchmarks calls peers
+
+bench-curves: $(VENV)/.developing $(PEERS)/.installed ## The plot of latency over throughput, into docs/
+	$(BIN)/python -m benchmarks curves
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "CoFlows needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
@@ -42,5 +49,11 @@ $(VENV)/.developing: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+# One by one: a peer that does not install here is left out, and the benchmark says so.
+$(PEERS)/.installed: benchmarks/peers/requirements.txt | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(PEERS)
+	@while read -r peer; do $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$peer" || echo "$$peer does not install here."; done < $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,119 +1,186 @@
-"""One command, one table: ``python -m benchmarks [--broker URL] [--quick] [--json FILE]``."""
+"""One command: ``python -m benchmarks [SECTION...] [--broker URL] [--quick] [--json FILE] [--markdown FILE]``."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks import calls, idle, plot, reference, startup, trees
+from benchmarks.contest import WINDOW, Comparison, Contestant, compare
+from benchmarks.peers import contest as peers
+from benchmarks.report import Results
+from benchmarks.world import world
 
-from benchmarks import calls, reference, trees
-
-BODY = b"x" * 100
-WINDOW = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure: the median of the rounds, and its ratio to the reference of the same run."""
-
-    what: str
-    value: float
-    unit: str
-    ratio: float | None = None
-
-
-def median_of(rounds: int, measure: Callable[[], float]) -> float:
-    return statistics.median(measure() for _ in range(rounds))
+DEFAULT = ("calls", "embedded", "postgres", "styles", "trees", "startup", "idle", "memory", "turns")
+SECTIONS = (*DEFAULT, "peers", "curves")
+QUICK = ("embedded", "trees", "startup", "idle", "memory", "turns", "curves")
+ASKED = {
+    "RabbitMQ: stateless": "1.3 x, 3 x",
+    "RabbitMQ: stateful, 1,000 instances": "1.6 x, 2 x",
+    "RabbitMQ: stateful, one instance": "1.6 x, 1.5 x",
+    "embedded: stateless": "1 ms, 5,000",
+    "embedded: stateful, 1,000 instances": "1 ms, 5,000",
+    "embedded: stateful, one instance": "1 ms, 5,000",
+}
 
 
-def call_rows(name: str, url: str, rounds: int, count: int, base: tuple[float, float] | None) -> list[Row]:
-    rows = []
-    with calls.served(url) as flows:
-        for kind, flow in flows.items():
-            calls.latencies(flow, 20)
-            p50 = median_of(rounds, lambda flow=flow: statistics.median(calls.latencies(flow, count // 5)) * 1e3)
-            rate = median_of(rounds, lambda flow=flow: calls.throughput(flow, count, WINDOW))
-            rows.append(Row(f"{name}: {kind} ask, round trip p50", p50, "ms", base and p50 / base[0]))
-            rows.append(Row(f"{name}: {kind} ask, {WINDOW} in flight", rate, "calls/s", base and rate / base[1]))
-    return rows
+class Run:
+    """One run: what was asked for, the services that it started, and what it found."""
 
+    def __init__(self, given: argparse.Namespace, exit_stack: ExitStack) -> None:
+        self.quick = given.quick
+        self.rounds = 1 if given.quick else given.rounds
+        self.results = Results(self.rounds, asked=ASKED)
+        self.plot = given.plot
+        self._broker: str | None = given.broker
+        self._reference: Contestant | None = None
+        self._exit = exit_stack
 
-def reference_rows(url: str, rounds: int, count: int) -> tuple[list[Row], tuple[float, float]]:
-    p50 = median_of(rounds, lambda: statistics.median(reference.measure(url, count // 5, 1, BODY)[0]) * 1e3)
-    rate = median_of(rounds, lambda: reference.measure(url, count, WINDOW, BODY)[1])
-    rows = [
-        Row("reference: raw pika, round trip p50", p50, "ms", 1.0),
-        Row(f"reference: raw pika, {WINDOW} in flight", rate, "calls/s", 1.0),
-    ]
-    return rows, (p50, rate)
+    @property
+    def broker(self) -> str:
+        """A RabbitMQ, started when it is first needed; embedded in a quick run."""
+        if self._broker is None:
+            if self.quick:
+                return "embedded://"
+            from tests.services.rabbitmq import RabbitMQ
 
+            node = RabbitMQ()
+            self._exit.callback(node.stop)
+            self._broker = node.start().url
+        return self._broker
 
-def tree_rows(name: str, url: str | None, rounds: int, quick: bool) -> list[Row]:
-    rows = []
-    for subflows, owners in ((1, 1), (10, 2)) if quick else ((1, 1), (10, 1), (10, 2), (100, 1), (100, 2), (100, 10)):
-        taken = statistics.median(trees.fetch_seconds(url, subflows, owners, rounds)) * 1e3
-        rows.append(Row(f"{name}: get_flow_instance, {subflows} subflows at {owners} users", taken, "ms"))
-    return rows
+    def _compared(self, other: Contestant, windows: Sequence[int] = (1, WINDOW)) -> Comparison:
+        """To the reference; in a quick run, without RabbitMQ, to itself."""
+        if self.quick:
+            return compare(replace(other.quick(), name="itself"), other.quick(), 1, windows)
+        if self._reference is None:
+            self._reference = self._exit.enter_context(reference.running(self.broker))
+        return compare(self._reference, other, self.rounds, windows)
 
+    def compare(self, other: Contestant) -> None:
+        """One more row."""
+        self.results.comparisons.append(self._compared(other))
+        print(self.results.rows()[-1], file=sys.stderr)
 
-def start_rows(rounds: int) -> list[Row]:
-    def seconds(*words: str) -> float:
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, *words], check=True, capture_output=True)
-        return time.perf_counter() - begin
+    # -- sections ----------------------------------------------------------------------------------------------
 
-    rows = []
-    for what, words, against in (
-        ("import coflows, against import pydantic", ["-c", "import coflows"], "import pydantic"),
-        ("coflows --help, against import typer, pydantic", ["-m", "coflows.cli", "--help"], "import typer, pydantic"),
-    ):
-        base = median_of(rounds, lambda against=against: seconds("-c", against))
-        own = median_of(rounds, lambda words=words: seconds(*words))
-        rows.append(Row(what, own * 1e3, "ms", own / base))
-    return rows
+    def calls(self) -> None:
+        """CoFlows over RabbitMQ."""
+        self._calls("RabbitMQ", self.broker)
+
+    def embedded(self) -> None:
+        """CoFlows without any service."""
+        self._calls("embedded", "embedded://")
+
+    def postgres(self) -> None:
+        """CoFlows over RabbitMQ with states in PostgreSQL."""
+        from tests.services.postgres import Postgres
+
+        server = Postgres()
+        self._exit.callback(server.stop)
+        self._calls("RabbitMQ, PostgreSQL", self.broker, server.start().url)
+
+    def styles(self) -> None:
+        """How the caller keeps many calls in flight."""
+        with world(self.broker) as within:
+            for contestant in calls.contestants("RabbitMQ", within, ("await", "threads")):
+                if contestant.target.startswith("many"):
+                    self.compare(contestant)
+
+    def peers(self) -> None:
+        """Other systems."""
+        with peers.servers(self.broker) as urls:
+            peers.each(urls, self.compare, self.results.missing.__setitem__)
+
+    def curves(self) -> None:
+        """The plot."""
+        windows = (1, 4) if self.quick else plot.WINDOWS
+        found = []
+        urls: AbstractContextManager[dict[str, str] | None]
+        brokers = {"CoFlows, RabbitMQ": self.broker, "CoFlows, embedded": "embedded://"}
+        for name, url in list(brokers.items())[-1:] if self.quick else brokers.items():
+            with world(url) as within:
+                for contestant in calls.contestants(name, within):
+                    if not contestant.target.startswith("hot"):
+                        found.append(self._compared(contestant, windows))
+        urls = peers.servers(self.broker) if peers.PYTHON.exists() and not self.quick else nullcontext()
+        with urls as known:
+            if known is not None:
+                peers.each(
+                    known,
+                    lambda one: found.append(self._compared(one, windows)),
+                    self.results.missing.__setitem__,
+                )
+        for path in plot.draw(plot.curves(found), self.plot):
+            print(path)
+
+    def trees(self) -> None:
+        """Fetching instances."""
+        if not self.quick:
+            self.results.figures += trees.figures("RabbitMQ", self.broker, self.rounds)
+        self.results.figures += trees.figures("embedded", None, self.rounds)
+
+    def startup(self) -> None:
+        """Cold starts."""
+        self.results.figures += startup.figures(max(self.rounds, 3))
+
+    def idle(self) -> None:
+        """What much of everything costs."""
+        for burden in idle.burdened(self.broker, self._sizes, self.rounds):
+            self.results.burdens.append(burden)
+            print(self.results.burden_rows()[-1], file=sys.stderr)
+
+    def memory(self) -> None:
+        """What instances cost in a worker."""
+        self.results.figures.append(idle.memory(self.broker, self._sizes))
+
+    def turns(self) -> None:
+        """What turns cost that wait."""
+        self.results.figures.append(idle.waiting_turns(self.broker, self._sizes))
+
+    @property
+    def _sizes(self) -> idle.Sizes:
+        return idle.QUICK if self.quick else idle.Sizes()
+
+    def _calls(self, name: str, broker_url: str, store_url: str | None = None) -> None:
+        with world(broker_url, store_url, 100 if self.quick else 1000) as within:
+            for contestant in calls.contestants(name, within):
+                self.compare(contestant)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--broker", help="a RabbitMQ to use; without it a private node is started")
     parser.add_argument("--quick", action="store_true", help="few calls, embedded only: shows that it works")
+    parser.add_argument("--rounds", type=int, default=3, help="medians of how many rounds")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--markdown", type=Path, help="write the tables here too, between its marks when it has them")
+    parser.add_argument("--plot", type=Path, default=Path("docs"), help="folder for the plot of the section curves")
     given = parser.parse_args()
-    rounds, count = (1, 50) if given.quick else (3, 3000)
-    rows: list[Row] = []
+    sections = given.sections or (QUICK if given.quick else DEFAULT)
+    if unknown := set(sections) - set(SECTIONS):
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    # Told to end, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with ExitStack() as exit_stack:
-        if not given.quick:
-            url = given.broker
-            if url is None:
-                from tests.services.rabbitmq import RabbitMQ
-
-                node = RabbitMQ()
-                exit_stack.callback(node.stop)
-                url = node.start().url
-            first, base = reference_rows(url, rounds, count)
-            rows += [*first, *call_rows("RabbitMQ", url, rounds, count, base)]
-            rows += tree_rows("RabbitMQ", url, rounds, False)
-        else:
-            base = None
-        rows += call_rows("embedded", "embedded://", rounds, count, base)
-        rows += tree_rows("embedded", None, rounds, given.quick)
-        rows += start_rows(max(rounds, 3))
-    table = Table("what", "median", "", "x reference", title=f"medians of {rounds}")
-    for row in rows:
-        table.add_row(row.what, f"{row.value:,.2f}", row.unit, "" if row.ratio is None else f"{row.ratio:.2f}")
-    Console(width=120).print(table)
+        run = Run(given, exit_stack)
+        try:
+            for section in sections:
+                print(f"{time.strftime('%X')} {section}", file=sys.stderr)
+                getattr(run, section)()
+        finally:
+            run.results.show()
     if given.json is not None:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+        run.results.write(given.json)
+    if given.markdown is not None:
+        run.results.put_into(given.markdown)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,27 @@
 """The reference: an echo over raw pika with the durability that CoFlows has, and nothing else.
 
 Durable queues, persistent mandatory messages, pipelined confirms on both sides; the request is acknowledged after the
-reply is confirmed. ``python -m benchmarks.reference URL QUEUE`` is the echoing side.
+reply is confirmed. ``python -m benchmarks.reference URL QUEUE serve`` is the echoing side, ``call`` the calling one.
 """
 
 from __future__ import annotations
 
 import secrets
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pika
 from pika.adapters.select_connection import SelectConnection
 
-PERSISTENT = pika.BasicProperties(delivery_mode=2)
+from benchmarks.answering import answer
+from benchmarks.contest import Contestant
+from benchmarks.processes import Child, listening
+
+NAME = "reference: raw pika"
+BODY = b"x" * 100
 
 
 class Peer:
@@ -100,23 +106,39 @@ class Caller(Peer):
             self.connection.add_on_close_callback(lambda *_: self.connection.ioloop.stop())
 
 
-def measure(url: str, count: int, window: int, body: bytes) -> tuple[list[float], float]:
-    """Latencies in seconds, and calls per second."""
+@contextmanager
+def running(url: str) -> Iterator[Contestant]:
+    """The reference, on the broker at ``url``."""
     target = f"benchmark.{secrets.token_hex(8)}"
-    echo = subprocess.Popen([sys.executable, "-m", "benchmarks.reference", url, target], stdout=subprocess.PIPE)
-    try:
-        assert echo.stdout is not None
-        echo.stdout.readline()
-        caller = Caller(url, f"{target}.replies", target, count, window, body)
+    with ExitStack() as exit_stack:
+        echo = Child.python("-m", "benchmarks.reference", url, target, "serve")
+        exit_stack.callback(delete_queue, url, target)
+        exit_stack.callback(echo.close)
+        client = Child.python("-m", "benchmarks.reference", url, target, "call")
+        exit_stack.callback(client.close)
+        yield Contestant(NAME, client, {"worker": lambda: [echo.pid], "broker": lambda: listening(url)}, many=10_000)
+
+
+def delete_queue(url: str, queue: str) -> None:
+    """Leave nothing behind on a broker that is not the benchmark's own."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection.channel().queue_delete(queue)
+    connection.close()
+
+
+def main(url: str, target: str, role: str) -> None:
+    """One of the two processes."""
+    if role == "serve":
+        Echo(url, target).connection.ioloop.start()
+        return
+
+    def measure(_target: str, count: int, window: int) -> tuple[list[float], float]:
+        caller = Caller(url, f"{target}.replies", target, count, window, BODY)
         caller.connection.ioloop.start()
-        return caller.latencies, count / (caller.ended - caller.started)
-    finally:
-        echo.kill()
-        echo.wait()
-        connection = pika.BlockingConnection(pika.URLParameters(url))
-        connection.channel().queue_delete(target)
-        connection.close()
+        return caller.latencies, caller.ended - caller.started
+
+    answer(measure)
 
 
 if __name__ == "__main__":
-    Echo(sys.argv[1], sys.argv[2]).connection.ioloop.start()
+    main(*sys.argv[1:])

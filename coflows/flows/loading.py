@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -97,15 +96,23 @@ def _modules(name: str, base_paths: Sequence[Path]) -> Iterator[ModuleType]:
 
 
 def _import_from(name: str, base_paths: Sequence[Path]) -> ModuleType | None:
-    # A module written a moment ago is not found until the finders look again.
-    with suppress(KeyError):  # CPython 3.11 trips over another thread that imports at the same time.
-        importlib.invalidate_caches()
+    _look_again()
     for path in base_paths:
         place = str(Path(path).resolve())
         top = Path(place, name.split(".")[0])
         if place not in sys.path and (top.is_dir() or top.with_suffix(".py").is_file()):
             sys.path.append(place)
     return _import(name)
+
+
+def _look_again() -> None:
+    """A module written a moment ago is not found until the finders look again. Unlike ``importlib.invalidate_caches``,
+    which raises KeyError then, several threads may do so at once."""
+    for place, finder in list(sys.path_importer_cache.items()):
+        if finder is None:
+            sys.path_importer_cache.pop(place, None)
+        elif hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
 
 
 def _import(name: str) -> ModuleType | None:

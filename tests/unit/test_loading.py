@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,22 @@ def test_a_class_that_is_not_there_or_no_flow(tmp_path: Path) -> None:
     refused("many.SIX", "many.SIX is a int", base_paths=bases)
     refused("many.Idle", "many.Idle has no run method", base_paths=bases)
     refused("flow_modules.EchoFlowModule", "is a module")
+
+
+def test_several_threads_may_look_for_classes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Places without files are what the finders forget, and what threads met each other over.
+    monkeypatch.setattr(sys, "path", [*sys.path, *(str(tmp_path / f"none{number}.zip") for number in range(50))])
+    begin = threading.Barrier(8)
+
+    def look(_number: int) -> None:
+        begin.wait()
+        for _ in range(20):
+            resolve_flow_class("CounterFlowModule.CounterFlow")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(look, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
