@@ -15,9 +15,11 @@ from pathlib import Path
 import pika
 import pytest
 
+from coflows.broker.base import QueueSpec
+from coflows.broker.rabbitmq import RabbitMQBroker
 from coflows.broker.topology import dispatch_queues
 from coflows.dead_letters import list_dead_letters
-from coflows.errors import QueueMismatchError
+from coflows.errors import BrokerError, QueueMismatchError
 from tests.chaos import faults
 from tests.chaos.running import StubbornLoad, running, until
 from tests.chaos.world import ROOT, Load, World, world
@@ -47,6 +49,8 @@ def test_broker_killed_ten_times(made: World) -> None:
     dice = random.Random(9)
     with running(load):
         for _ in range(10):
+            answered = load.answered
+            until(lambda: load.answered > answered)  # noqa: B023 (called at once)
             time.sleep(dice.uniform(0.0, 1.0))
             faults.kill_broker(made, dice)
     verdict = load.verdict()
@@ -98,23 +102,40 @@ def test_queues_deleted_under_load_and_consumers_cancelled(made: World) -> None:
 
 
 def test_full_queues(made: World) -> None:
-    """A queue that takes no more makes its senders wait or tells them so; it never drops a message."""
+    """A queue that takes no more makes its senders wait; it never drops a message."""
     worker = made.worker(forever=False)
-    load = StubbornLoad(made.witnesses(4, 0))
+    load = Load(made.witnesses(4, 0))
     worker.stop()
-    made.node.control(
-        "set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length": 3, "overflow": "reject-publish"}'
-    )
+    made.node.control("set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length":2,"overflow":"reject-publish"}')
     try:
         with ThreadPoolExecutor(1) as threads:
             sending = threads.submit(load.send, 20)
-            until(lambda: load.refused > 0 or sending.running())
+            until(lambda: sum(map(len, load.sent.values())) >= 4)
             made.worker()
             sending.result()
         verdict = load.verdict()
     finally:
         made.node.control("clear_policy", "full")
     assert verdict.good, verdict
+
+
+def test_a_queue_that_stays_full_is_told(made: World) -> None:
+    broker = RabbitMQBroker(made.node.url, publish_deadline=1.0)
+    full, free = QueueSpec(f"{made.carol.user_id}.full"), QueueSpec(f"{made.carol.user_id}.free")
+    broker.declare(full, free)
+    made.node.control("set_policy", "full", r"\.full$", '{"max-length":1,"overflow":"reject-publish"}')
+    try:
+        broker.publish(full.name, b"1")
+        refused = broker.publish_async(full.name, b"2")
+        broker.publish(free.name, b"3")
+        assert not refused.done(), "others do not wait for it"
+        with pytest.raises(BrokerError, match=r"refused a message to queue .*full"):
+            refused.result(30)
+    finally:
+        made.node.control("clear_policy", "full")
+        broker.delete(full.name)
+        broker.delete(free.name)
+        broker.close()
 
 
 ALARMS = {
