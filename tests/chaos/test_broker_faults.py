@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pika
+import pika.exceptions
 import pytest
 
 from coflows.broker.base import QueueSpec
@@ -20,6 +21,7 @@ from coflows.broker.rabbitmq import RabbitMQBroker
 from coflows.broker.topology import dispatch_queues
 from coflows.dead_letters import list_dead_letters
 from coflows.errors import BrokerError, QueueMismatchError
+from coflows.serving import get_flow_instance, serve_flow
 from tests.chaos import faults
 from tests.chaos.running import StubbornLoad, running, until
 from tests.chaos.world import ROOT, Load, World, world
@@ -145,26 +147,30 @@ ALARMS = {
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: World) -> None:
+def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: World, tmp_path: Path) -> None:
+    made.environment["COFLOWS_PARK_AFTER"] = "600"
     made.worker()
-    flows = made.witnesses(2, 0)
-    load = Load(flows)
+    serve_flow(made.alice, "tests.chaos.flows.Slow", "slow")
+    load = Load(made.witnesses(2, 0))
+    slow = get_flow_instance(made.carol, "slow", made.alice.user_id)
     load.send(3)
     assert load.verdict().good
-    quiet = made.witnesses(1, 0)["witness0"]
 
     def in_hand() -> int:
         """Messages of the partitions that are not acknowledged."""
         queues = made.node.control("list_queues", "name", "messages", "--no-table-headers")
-        return sum(int(line.split()[1]) for line in queues.splitlines() if ".dispatch." in line)
+        return sum(int(line.split()[1]) for line in queues.splitlines() if f"{made.alice.user_id}.dispatch" in line)
 
-    quiet.send_message(quiet.package_input_message({"number": 0, "seconds": 5}))
-    assert in_hand() == 1, "the turn runs"
+    gate = tmp_path / "gate"
+    slow.send_message(slow.package_input_message({"gate": str(gate), "number": 0}))
+    until(gate.with_suffix(".runs").exists)
+    until(lambda: in_hand() == 1)
     on, off = ALARMS[alarm]
     made.node.control(*on)
     with ThreadPoolExecutor(1) as threads:
         try:
             sending = threads.submit(load.send, 1)
+            gate.touch()
             until(lambda: in_hand() == 0)
             assert not sending.done(), "publishing was not blocked"
         finally:
@@ -172,27 +178,51 @@ def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: Wo
         sending.result()
     verdict = load.verdict()
     assert verdict.good, verdict
-    assert quiet.ask({"report": True}, 60) == {"seen": [0]}
 
 
-@pytest.mark.parametrize("workers", [1])
-def test_a_turn_longer_than_the_consumer_timeout(workers: int, made: World) -> None:
-    """RabbitMQ closes the channel of a consumer that holds a message for too long, and gives the message on."""
-    setting = "application:set_env(rabbit, {}, {})."
-    made.node.control("eval", setting.format("consumer_timeout", 2000))
-    made.node.control("eval", setting.format("channel_tick_interval", 500))
-    try:
-        for _ in range(workers):
-            made.worker()
-        flows = made.witnesses(4, 0)
-        load = Load(flows)
-        load.send(1, seconds=8)
-        load.send(3)
-        verdict = load.verdict()
-        assert verdict.good, verdict
-    finally:
-        made.node.control("eval", setting.format("consumer_timeout", 1800000))
-        made.node.control("eval", setting.format("channel_tick_interval", 60000))
+@pytest.fixture
+def impatient(rabbitmq_node: RabbitMQ) -> Iterator[None]:
+    """Channels opened from now on are closed when they hold a message for two seconds."""
+    setting = (
+        "application:set_env(rabbit, consumer_timeout, {}), application:set_env(rabbit, channel_tick_interval, {})."
+    )
+    rabbitmq_node.control("eval", setting.format(2000, 500))
+    yield
+    rabbitmq_node.control("eval", setting.format(1800000, 60000))
+
+
+def outlast_the_consumer_timeout(made: World) -> None:
+    """Hold a message until the server has had enough."""
+    with pika.BlockingConnection(pika.URLParameters(made.node.url)) as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.basic_publish("", queue, b"held")
+        channel.basic_consume(queue, lambda *_: None)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="timed out"):
+            channel.start_consuming()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_turns_longer_than_the_consumer_timeout(workers: int, impatient: None, made: World, tmp_path: Path) -> None:
+    made.environment["COFLOWS_PARK_AFTER"] = "0.5"
+    serve_flow(made.alice, "tests.chaos.flows.Slow", "slow")
+    for _ in range(workers):
+        made.worker()
+    load = Load(made.witnesses(8, 0))
+    gate = tmp_path / "gate"
+    slow = [get_flow_instance(made.carol, "slow", made.alice.user_id) for _ in range(8)]
+    turns = [
+        flow.get_reply_future(flow.package_input_message({"gate": str(gate), "number": number}))
+        for number, flow in enumerate(slow)
+    ]
+    with running(load):
+        for _ in range(2):
+            outlast_the_consumer_timeout(made)
+        gate.touch()
+        assert [turn.get_data(90) for turn in turns] == [{"seen": [number]} for number in range(8)]
+    assert sorted(gate.with_suffix(".runs").read_text().split()) == [str(number) for number in range(8)], "begun once"
+    verdict = load.verdict()
+    assert verdict.good, verdict
 
 
 def test_a_queue_declared_before_with_other_arguments(made: World) -> None:
