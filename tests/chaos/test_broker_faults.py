@@ -36,14 +36,6 @@ def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def delete_queues(made: World) -> None:
-    """At once, over a connection; ``rabbitmqctl`` takes a second for each."""
-    with pika.BlockingConnection(pika.URLParameters(made.node.url)) as connection:
-        channel = connection.channel()
-        for queue in dispatch_queues(made.alice.user_id, "coflows_dispatch", 8)[1:]:
-            channel.queue_delete(queue.name)
-
-
 def test_broker_killed_ten_times(made: World) -> None:
     for user in ("alice", "alice", "bob"):
         made.worker(user)
@@ -96,7 +88,7 @@ def test_queues_deleted_under_load_and_consumers_cancelled(made: World) -> None:
     load = StubbornLoad(made.witnesses(8, 0))
     with running(load):
         for _ in range(5):
-            delete_queues(made)
+            faults.delete_queues(made)
             answered = load.answered
             until(lambda: load.answered > answered + 20)  # noqa: B023 (called at once)
     verdict = load.verdict()
