@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from coflows.errors import UnroutableError
 from coflows.identity.sealing import MAX_ITEMS, Item
 
 MAX_BYTES = 256 * 1024
@@ -32,11 +33,12 @@ class Place(NamedTuple):
 class _Post:
     """What was posted together for one queue; its outcome is told when all of it is decided."""
 
-    __slots__ = ("done", "error", "left")
+    __slots__ = ("done", "error", "left", "numbered")
 
-    def __init__(self, done: Done, left: int) -> None:
+    def __init__(self, done: Done, left: int, *, numbered: bool = True) -> None:
         self.done = done
         self.left = left
+        self.numbered = numbered
         self.error: BaseException | None = None
 
 
@@ -92,7 +94,7 @@ class Lines:
             if ordered is not None:
                 place = self._next(ordered)
             line = self._line(queue, recipient)
-            line.waiting.append((_item(message_id, payload, place), _Post(done, 1)))
+            line.waiting.append((_item(message_id, payload, place), _Post(done, 1, numbered=ordered is not None)))
             if line.busy:
                 return place
             batch = self._begin(line)
@@ -128,6 +130,15 @@ class Lines:
         self._streams[ordered] = place
         return place
 
+    def _take_back(self, items: Sequence[Item]) -> None:
+        """These were not kept. Where their numbers are the last ones of their stream they are given out again: nobody
+        is to wait for a message that will not come."""
+        streams = {last.stream: ordered for ordered, last in self._streams.items()}
+        for item in reversed(items):
+            ordered = streams.get(item.stream or "")
+            if ordered is not None and self._streams[ordered].number == item.number:
+                self._streams[ordered] = Place(self._streams[ordered].stream, item.number - 1)
+
     def _begin(self, line: _Line) -> list[tuple[Item, _Post]]:
         line.busy = self._gather
         if self._gather:
@@ -145,6 +156,8 @@ class Lines:
     def _sent(self, line: _Line, batch: list[tuple[Item, _Post]], error: BaseException | None) -> None:
         decided: list[_Post] = []
         with self._lock:
+            if isinstance(error, UnroutableError):
+                self._take_back([item for item, post in batch if post.numbered])
             following = self._begin(line) if line.waiting else None
             if following is None:
                 line.busy = False

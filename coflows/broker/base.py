@@ -85,8 +85,9 @@ class Broker(ABC):
     @abstractmethod
     def publish_async(self, queue: str, body: bytes) -> Future[None]:
         """Send ``body`` to ``queue``. The future resolves when the broker has the message on disk, and fails with
-        UnroutableError when there is no such queue, or BrokerUnavailableError. Messages to one queue from one
-        object are enqueued in the order of the calls. A message whose confirm was lost with the connection is sent
+        UnroutableError when there is no such queue, or BrokerUnavailableError. It waits while the queue is
+        full. Messages to one queue from one object are enqueued in the order of the calls, except for what a full queue
+        refused at first. A message whose confirm was lost with the connection is sent
         again after the reconnect: at least once, so a receiver must dedupe."""
 
     def publish(self, queue: str, body: bytes, timeout: float | None = 30.0) -> None:

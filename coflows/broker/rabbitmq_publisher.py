@@ -18,6 +18,9 @@ from coflows.broker.rabbitmq_server import RabbitServer
 from coflows.errors import BrokerError, BrokerUnavailableError
 
 EXPIRY_CHECK = 0.5
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+"""Seconds after which a message that the server refused, because its queue is full, is sent again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +31,7 @@ class _Message:
     future: Future[None]
     since: float
     returned: bool = False
+    pause: float = FIRST_PAUSE
 
 
 class Publisher:
@@ -41,6 +45,7 @@ class Publisher:
         self._tag = 0
         self._unconfirmed: OrderedDict[int, _Message] = OrderedDict()
         self._waiting: deque[_Message] = deque()
+        self._refused: set[_Message] = set()
         self._away_since = 0.0
         self._expiring = False
         # After a refusal: one message at a time, to find whose fault it was.
@@ -136,6 +141,11 @@ class Publisher:
         if message is None:
             return
         outcome: BrokerError | None = None
+        if refused and not self._closing and time.monotonic() - message.since < self._deadline:
+            self._refused.add(message)
+            self._link.call_later(message.pause, lambda: self._again(message))
+            message.pause = min(2 * message.pause, LONGEST_PAUSE)
+            return
         if refused:
             outcome = BrokerError(
                 f"RabbitMQ at {self._server.url} refused a message to queue {message.queue}.", hint="Is the queue full?"
@@ -143,6 +153,11 @@ class Publisher:
         elif message.returned:
             outcome = self._server.unroutable(message.queue)
         settle(message.future, outcome)
+
+    def _again(self, message: _Message) -> None:
+        if message in self._refused:
+            self._refused.remove(message)
+            self._take(message)
 
     def _channel_closed(self, _channel: Any, reason: BaseException) -> None:
         self._channel = None
@@ -200,7 +215,7 @@ class Publisher:
 
     def _abandon(self) -> None:
         self._closed = True
-        for message in (*self._unconfirmed.values(), *self._waiting):
+        for message in (*self._unconfirmed.values(), *self._waiting, *self._refused):
             settle(
                 message.future,
                 BrokerUnavailableError(
@@ -209,3 +224,4 @@ class Publisher:
             )
         self._unconfirmed.clear()
         self._waiting.clear()
+        self._refused.clear()

@@ -179,7 +179,7 @@ class Handler:
             reason = f"It was begun {limit} times, and each time its worker ended before the turn did."
             self._give_to_dead(work, job, turn, reason)
             return False
-        if (seconds := pause_before(attempt.number)) > 0:
+        if (seconds := pause_before(attempt.number, turn.message.message_id)) > 0:
             logger.warning("Attempt %d at message %s, in %.1f s.", attempt.number, turn.message.message_id, seconds)
             with self._runner.pause(work):
                 time.sleep(seconds)

@@ -8,6 +8,8 @@ import signal
 import time
 from collections.abc import Callable
 
+import pika
+
 from coflows.broker.topology import dispatch_queues
 from tests.chaos.world import World
 
@@ -76,9 +78,11 @@ def disk_alarm(world: World, dice: random.Random) -> None:
 
 
 def delete_queues(world: World) -> None:
-    """Somebody deletes the queues of all partitions, with all that is in them."""
-    for queue in dispatch_queues(world.alice.user_id, "coflows_dispatch", 8)[1:]:
-        world.node.control("delete_queue", queue.name)
+    """Somebody deletes the queues of all partitions, with all that is in them; the server cancels their consumers."""
+    with pika.BlockingConnection(pika.URLParameters(world.node.url)) as connection:
+        channel = connection.channel()
+        for queue in dispatch_queues(world.alice.user_id, "coflows_dispatch", 8)[1:]:
+            channel.queue_delete(queue.name)
 
 
 FAULTS: dict[str, Fault] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 
@@ -23,6 +23,10 @@ class Verdict:
     def good(self) -> bool:
         """Whether every guarantee held."""
         return not (self.lost or self.twice or self.disordered or self.unended or self.failed)
+
+    def __add__(self, other: Verdict) -> Verdict:
+        """The verdict over both loads."""
+        return Verdict(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
 
 def judge(

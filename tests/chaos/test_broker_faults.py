@@ -13,11 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pika
+import pika.exceptions
 import pytest
 
+from coflows.broker.base import QueueSpec
+from coflows.broker.rabbitmq import RabbitMQBroker
 from coflows.broker.topology import dispatch_queues
 from coflows.dead_letters import list_dead_letters
-from coflows.errors import QueueMismatchError
+from coflows.errors import BrokerError, QueueMismatchError
+from coflows.serving import get_flow_instance, serve_flow
 from tests.chaos import faults
 from tests.chaos.running import StubbornLoad, running, until
 from tests.chaos.world import ROOT, Load, World, world
@@ -32,14 +36,6 @@ def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def delete_queues(made: World) -> None:
-    """At once, over a connection; ``rabbitmqctl`` takes a second for each."""
-    with pika.BlockingConnection(pika.URLParameters(made.node.url)) as connection:
-        channel = connection.channel()
-        for queue in dispatch_queues(made.alice.user_id, "coflows_dispatch", 8)[1:]:
-            channel.queue_delete(queue.name)
-
-
 def test_broker_killed_ten_times(made: World) -> None:
     for user in ("alice", "alice", "bob"):
         made.worker(user)
@@ -47,6 +43,8 @@ def test_broker_killed_ten_times(made: World) -> None:
     dice = random.Random(9)
     with running(load):
         for _ in range(10):
+            answered = load.answered
+            until(lambda: load.answered > answered)  # noqa: B023 (called at once)
             time.sleep(dice.uniform(0.0, 1.0))
             faults.kill_broker(made, dice)
     verdict = load.verdict()
@@ -90,7 +88,7 @@ def test_queues_deleted_under_load_and_consumers_cancelled(made: World) -> None:
     load = StubbornLoad(made.witnesses(8, 0))
     with running(load):
         for _ in range(5):
-            delete_queues(made)
+            faults.delete_queues(made)
             answered = load.answered
             until(lambda: load.answered > answered + 20)  # noqa: B023 (called at once)
     verdict = load.verdict()
@@ -98,23 +96,40 @@ def test_queues_deleted_under_load_and_consumers_cancelled(made: World) -> None:
 
 
 def test_full_queues(made: World) -> None:
-    """A queue that takes no more makes its senders wait or tells them so; it never drops a message."""
+    """A queue that takes no more makes its senders wait; it never drops a message."""
     worker = made.worker(forever=False)
-    load = StubbornLoad(made.witnesses(4, 0))
+    load = Load(made.witnesses(4, 0))
     worker.stop()
-    made.node.control(
-        "set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length": 3, "overflow": "reject-publish"}'
-    )
+    made.node.control("set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length":2,"overflow":"reject-publish"}')
     try:
         with ThreadPoolExecutor(1) as threads:
             sending = threads.submit(load.send, 20)
-            until(lambda: load.refused > 0 or sending.running())
+            until(lambda: sum(map(len, load.sent.values())) >= 4)
             made.worker()
             sending.result()
         verdict = load.verdict()
     finally:
         made.node.control("clear_policy", "full")
     assert verdict.good, verdict
+
+
+def test_a_queue_that_stays_full_is_told(made: World) -> None:
+    broker = RabbitMQBroker(made.node.url, publish_deadline=1.0)
+    full, free = QueueSpec(f"{made.carol.user_id}.full"), QueueSpec(f"{made.carol.user_id}.free")
+    broker.declare(full, free)
+    made.node.control("set_policy", "full", r"\.full$", '{"max-length":1,"overflow":"reject-publish"}')
+    try:
+        broker.publish(full.name, b"1")
+        refused = broker.publish_async(full.name, b"2")
+        broker.publish(free.name, b"3")
+        assert not refused.done(), "others do not wait for it"
+        with pytest.raises(BrokerError, match=r"refused a message to queue .*full"):
+            refused.result(30)
+    finally:
+        made.node.control("clear_policy", "full")
+        broker.delete(full.name)
+        broker.delete(free.name)
+        broker.close()
 
 
 ALARMS = {
@@ -124,26 +139,30 @@ ALARMS = {
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: World) -> None:
+def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: World, tmp_path: Path) -> None:
+    made.environment["COFLOWS_PARK_AFTER"] = "600"
     made.worker()
-    flows = made.witnesses(2, 0)
-    load = Load(flows)
+    serve_flow(made.alice, "tests.chaos.flows.Slow", "slow")
+    load = Load(made.witnesses(2, 0))
+    slow = get_flow_instance(made.carol, "slow", made.alice.user_id)
     load.send(3)
     assert load.verdict().good
-    quiet = made.witnesses(1, 0)["witness0"]
 
     def in_hand() -> int:
         """Messages of the partitions that are not acknowledged."""
         queues = made.node.control("list_queues", "name", "messages", "--no-table-headers")
-        return sum(int(line.split()[1]) for line in queues.splitlines() if ".dispatch." in line)
+        return sum(int(line.split()[1]) for line in queues.splitlines() if f"{made.alice.user_id}.dispatch" in line)
 
-    quiet.send_message(quiet.package_input_message({"number": 0, "seconds": 5}))
-    assert in_hand() == 1, "the turn runs"
+    gate = tmp_path / "gate"
+    slow.send_message(slow.package_input_message({"gate": str(gate), "number": 0}))
+    until(gate.with_suffix(".runs").exists)
+    until(lambda: in_hand() == 1)
     on, off = ALARMS[alarm]
     made.node.control(*on)
     with ThreadPoolExecutor(1) as threads:
         try:
             sending = threads.submit(load.send, 1)
+            gate.touch()
             until(lambda: in_hand() == 0)
             assert not sending.done(), "publishing was not blocked"
         finally:
@@ -151,27 +170,51 @@ def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: Wo
         sending.result()
     verdict = load.verdict()
     assert verdict.good, verdict
-    assert quiet.ask({"report": True}, 60) == {"seen": [0]}
 
 
-@pytest.mark.parametrize("workers", [1])
-def test_a_turn_longer_than_the_consumer_timeout(workers: int, made: World) -> None:
-    """RabbitMQ closes the channel of a consumer that holds a message for too long, and gives the message on."""
-    setting = "application:set_env(rabbit, {}, {})."
-    made.node.control("eval", setting.format("consumer_timeout", 2000))
-    made.node.control("eval", setting.format("channel_tick_interval", 500))
-    try:
-        for _ in range(workers):
-            made.worker()
-        flows = made.witnesses(4, 0)
-        load = Load(flows)
-        load.send(1, seconds=8)
-        load.send(3)
-        verdict = load.verdict()
-        assert verdict.good, verdict
-    finally:
-        made.node.control("eval", setting.format("consumer_timeout", 1800000))
-        made.node.control("eval", setting.format("channel_tick_interval", 60000))
+@pytest.fixture
+def impatient(rabbitmq_node: RabbitMQ) -> Iterator[None]:
+    """Channels opened from now on are closed when they hold a message for two seconds."""
+    setting = (
+        "application:set_env(rabbit, consumer_timeout, {}), application:set_env(rabbit, channel_tick_interval, {})."
+    )
+    rabbitmq_node.control("eval", setting.format(2000, 500))
+    yield
+    rabbitmq_node.control("eval", setting.format(1800000, 60000))
+
+
+def outlast_the_consumer_timeout(made: World) -> None:
+    """Hold a message until the server has had enough."""
+    with pika.BlockingConnection(pika.URLParameters(made.node.url)) as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.basic_publish("", queue, b"held")
+        channel.basic_consume(queue, lambda *_: None)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="timed out"):
+            channel.start_consuming()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_turns_longer_than_the_consumer_timeout(workers: int, impatient: None, made: World, tmp_path: Path) -> None:
+    made.environment["COFLOWS_PARK_AFTER"] = "0.5"
+    serve_flow(made.alice, "tests.chaos.flows.Slow", "slow")
+    for _ in range(workers):
+        made.worker()
+    load = Load(made.witnesses(8, 0))
+    gate = tmp_path / "gate"
+    slow = [get_flow_instance(made.carol, "slow", made.alice.user_id) for _ in range(8)]
+    turns = [
+        flow.get_reply_future(flow.package_input_message({"gate": str(gate), "number": number}))
+        for number, flow in enumerate(slow)
+    ]
+    with running(load):
+        for _ in range(2):
+            outlast_the_consumer_timeout(made)
+        gate.touch()
+        assert [turn.get_data(90) for turn in turns] == [{"seen": [number]} for number in range(8)]
+    assert sorted(gate.with_suffix(".runs").read_text().split()) == [str(number) for number in range(8)], "begun once"
+    verdict = load.verdict()
+    assert verdict.good, verdict
 
 
 def test_a_queue_declared_before_with_other_arguments(made: World) -> None:

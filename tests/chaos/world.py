@@ -53,8 +53,14 @@ class Worker:
         """Send a signal to the process."""
         self.process.send_signal(number)
 
+    def finish(self) -> None:
+        """End it for good, in good order."""
+        self._stopped = True
+        self.process.terminate()
+        self._keeper.join()
+
     def stop(self) -> None:
-        """End it for good."""
+        """End it for good, at once."""
         self._stopped = True
         self.process.kill()
         self._keeper.join()
@@ -172,13 +178,18 @@ class Load:
     def send(self, rounds: int, *, seconds: float = 0.0) -> None:
         """``rounds`` messages to each flow; each is accepted when this returns."""
         for _ in range(rounds):
-            for name, flow in self._flows.items():
-                self._next += 1
-                message = flow.package_input_message({"number": self._next, "seconds": seconds})
-                self._futures[name].append(flow.get_reply_future(message))
-                self.sent[name].append(self._next)
+            for name in self._flows:
+                self.send_one(name, seconds=seconds)
             with self._sent:
                 self._sent.notify_all()
+
+    def send_one(self, name: str, *, seconds: float = 0.0) -> None:
+        """One message to one of the flows."""
+        flow = self._flows[name]
+        self._next += 1
+        message = flow.package_input_message({"number": self._next, "seconds": seconds})
+        self._futures[name].append(flow.get_reply_future(message))
+        self.sent[name].append(self._next)
 
     @property
     def count(self) -> int:
@@ -206,10 +217,14 @@ class Load:
                     with suppress(Exception):  # What became of it, the verdict tells.
                         futures[-window].get_data(DRAIN)
 
+    def futures(self) -> list[FlowFuture]:
+        """All so far."""
+        return [future for futures in self._futures.values() for future in list(futures)]
+
     @property
     def answered(self) -> int:
         """How many futures have ended."""
-        return sum(future.done() for futures in self._futures.values() for future in list(futures))
+        return sum(future.done() for future in self.futures())
 
     def verdict(self) -> Verdict:
         """Wait for every future, ask the witnesses, and judge."""

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 class Proxy:
     """Stands between clients and the server of ``url``; its own ``url`` is the same with another address."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, address: str = "127.0.0.1") -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname or "127.0.0.1", parts.port or 5672)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         account = f"{parts.username}:{parts.password}@" if parts.username else ""
-        address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.url = parts._replace(netloc=account + address).geturl()
+        port = self._listener.getsockname()[1]
+        self.url = parts._replace(netloc=f"{account}{address}:{port}").geturl()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         self._refusing = False

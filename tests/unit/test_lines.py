@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+from coflows.errors import BrokerUnavailableError, UnroutableError
 from coflows.identity.sealing import MAX_ITEMS, Item
 from coflows.lines import MAX_BYTES, Lines
 
@@ -87,3 +88,25 @@ def test_without_gathering_each_leaves_by_itself() -> None:
     for name in "ab":
         lines.post("q", "bob", name, b"", lambda _error: None)
     assert ids(broker) == [["a"], ["b"]]
+
+
+def test_the_numbers_of_what_was_not_kept_are_given_out_again() -> None:
+    broker, done = Broker(), []
+    lines = Lines(broker.publish)
+
+    def post(name: str) -> None:
+        lines.post("q", "bob", name, b"x", done.append, ordered="flow")
+
+    post("a")
+    broker.sent[0][2].set_result(None)
+    post("b")
+    broker.sent[1][2].set_exception(UnroutableError("gone"))
+    for name in "cde":
+        post(name)
+    broker.sent[2][2].set_exception(UnroutableError("gone"))  # d and e have numbers after c's.
+    broker.sent[3][2].set_exception(UnroutableError("gone"))
+    post("f")
+    broker.sent[4][2].set_exception(BrokerUnavailableError("perhaps it was kept"))
+    post("g")
+    numbers = [[item.number for item in items] for _, items, _ in broker.sent]
+    assert numbers == [[1], [2], [2], [3, 4], [3], [4]]
