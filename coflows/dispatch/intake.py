@@ -136,7 +136,7 @@ class Intake:
     def _open_parcel(self, delivery: Delivery, source: Source, epoch: int | None, jobs: list[Job]) -> None:
         try:
             opened = self._session.open(delivery.body)
-            read_items = [self._read_item(opened.sender, item) for item in opened.items]
+            read_items = [self._read_item(opened.sender, item, opened.expiry) for item in opened.items]
         except CoflowsError as error:
             logger.warning("Rejected a message from %s: %s", delivery.queue, error)
             delivery.reject(f"{error.code}: {error}")
@@ -178,8 +178,8 @@ class Intake:
                 self._open.pop(job.key, None)
                 jobs.remove(job)
 
-    def _read_item(self, sender: str, item: Item) -> tuple[Incoming, Call | Recall | Cancel | Replay]:
-        incoming = self._session.read(sender, item)
+    def _read_item(self, sender: str, item: Item, until: int) -> tuple[Incoming, Call | Recall | Cancel | Replay]:
+        incoming = self._session.read(sender, item, until)
         value = incoming.value
         if isinstance(value, dict) and value.get("kind") == "call":
             return incoming, Call.from_dict(value)
