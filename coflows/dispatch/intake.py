@@ -88,7 +88,8 @@ class Intake:
             for job in gone:
                 self.ended(job)
             self._sequencer.withdraw(gone)
-            self._sequencer.forget(self._flows.pop(partition, set()))
+            for job in self._sequencer.forget(self._flows.pop(partition, set())):
+                self.ended(job)
 
     # -- one thread at a time ----------------------------------------------------------------------------------
 
@@ -268,9 +269,11 @@ class Intake:
             assert source.lease is not None
             logger.info("Partition %d was another worker's meanwhile.", source.lease.partition)
             source.lease.lost()
-            self._sequencer.forget(self._flows.pop(source.lease.partition, set()))
+            # What waited there comes again, as a twin: it is put in order anew, before what has just come.
+            waiting = self._sequencer.forget(self._flows.pop(source.lease.partition, set()))
             self._runner.forget_flows(source.lease.partition)
             epoch = self._take(source.lease)
+            jobs[:0] = waiting
             again = [job for job in jobs if job.source is source]
             for job in again:
                 job.epoch = epoch
