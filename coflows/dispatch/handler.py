@@ -74,6 +74,9 @@ class Handler:
     def handle(self, work: Work, job: Job) -> bool:
         """Work one message off; False when the batch is not to go on with the next one. What it raises is the runtime's
         own trouble, never the flow's: the message is to be worked off again."""
+        if job.parked is None and job.source.gives_back(job):
+            self._runner.put_off(job)
+            return True
         work.job, work.since = job, time.monotonic()
         if not job.fresh:
             self._refresh(job)
