@@ -1,5 +1,5 @@
-"""What a worker has in hand when its partition, or its store, is not its own for a moment: nothing of it is applied twice,
-out of order, or left behind."""
+"""What a worker has in hand when its partition, or its store, is not its own for a moment: nothing of it is applied
+twice, out of order, or left behind."""
 
 from __future__ import annotations
 
