@@ -40,13 +40,14 @@ class Payload(Protocol):
 
 class Incoming(NamedTuple):
     """A message, opened: who sent it (proven), under which id, its decoded but unchecked value, and its place in the
-    sender's order if it has one. ``data`` are the bytes of the value."""
+    sender's order if it has one. ``data`` are the bytes of the value, ``until`` is how long it is valid."""
 
     sender: str
     message_id: str
     value: Any
     data: bytes
     place: Place | None = None
+    until: int = 0
 
 
 Unroutable = Callable[[InstanceAddress], CoflowsError]
@@ -130,11 +131,11 @@ class Session:
         """Open what another user sealed; raises EnvelopeError."""
         return open_envelope(self._identity, body, time.time(), self._max_envelope)
 
-    def read(self, sender: str, item: Item) -> Incoming:
+    def read(self, sender: str, item: Item, until: int = 0) -> Incoming:
         """Decode one message of an envelope; raises SerializationError."""
         value = decode(item.payload, max_bytes=self._max_bytes + ENVELOPE_ALLOWANCE)
         place = None if item.stream is None else Place(item.stream, item.number)
-        return Incoming(sender, item.message_id, value, item.payload, place)
+        return Incoming(sender, item.message_id, value, item.payload, place, until)
 
     # -- replies -----------------------------------------------------------------------------------------------
 

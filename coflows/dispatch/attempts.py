@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 
 from coflows.codec.wire import encode
@@ -40,11 +41,11 @@ class Attempt:
         conditions = {self.key: self.version}
         if claim is not None:
             conditions[claim.key] = claim.version
-        store.commit({self.key: encode(self.number)}, conditions=conditions)
+        store.commit({self.key: encode({"number": self.number, "at": time.time()})}, conditions=conditions)
 
 
 def next_attempt(store: Store, flow_id: str, message_id: str) -> Attempt:
     """The next attempt at a message that was delivered before."""
     key = attempts_key(flow_id, message_id)
     entry = store.get(key)
-    return Attempt(key, 2, ABSENT) if entry is None else Attempt(key, int(read(entry.value)) + 1, entry.version)
+    return Attempt(key, 2, ABSENT) if entry is None else Attempt(key, read(entry.value)["number"] + 1, entry.version)

@@ -74,6 +74,9 @@ class Handler:
     def handle(self, work: Work, job: Job) -> bool:
         """Work one message off; False when the batch is not to go on with the next one. What it raises is the runtime's
         own trouble, never the flow's: the message is to be worked off again."""
+        if job.parked is None and job.source.gives_back(job):
+            self._runner.put_off(job)
+            return True
         work.job, work.since = job, time.monotonic()
         if not job.fresh:
             self._refresh(job)
@@ -298,7 +301,7 @@ class Handler:
         assert job is not None
         flow_id, message, lease = turn.flow_id, turn.message, job.source.lease
         done = done_key(flow_id, message.message_id)
-        writes = {done: TurnRecord(turn.sent).encode(), **turn.calls}
+        writes = {done: TurnRecord(turn.sent, job.incoming.until).encode(), **turn.calls}
         for one in turn.sent:
             if one.answers is not None and one.answers != message.message_id:
                 writes[reply_key(flow_id, one.answers)] = message.message_id.encode()
@@ -323,7 +326,7 @@ class Handler:
             content = work.draft.content()
             content.add(job, turn.sent, writes, deletes, conditions)
             if lease is not None and place is not None:
-                content.orders[order_key(flow_id, place.stream)] = (place.number, message.created_at)
+                content.orders[order_key(flow_id, place.stream)] = (place.number, time.time())
             if failed:
                 content.loaded.pop(flow_id, None)
             elif not loaded.parallel:

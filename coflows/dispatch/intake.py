@@ -96,7 +96,8 @@ class Intake:
             for job in gone:
                 self.ended(job)
             self._sequencer.withdraw(gone)
-            self._sequencer.forget(self._flows.pop(partition, set()))
+            for job in self._sequencer.forget(self._flows.pop(partition, set())):
+                self.ended(job)
 
     # -- one thread at a time ----------------------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ class Intake:
     def _open_parcel(self, delivery: Delivery, source: Source, epoch: int | None, jobs: list[Job]) -> None:
         try:
             opened = self._session.open(delivery.body)
-            read_items = [self._read_item(opened.sender, item) for item in opened.items]
+            read_items = [self._read_item(opened.sender, item, opened.expiry) for item in opened.items]
         except CoflowsError as error:
             logger.warning("Rejected a message from %s: %s", delivery.queue, error)
             delivery.reject(f"{error.code}: {error}")
@@ -193,8 +194,8 @@ class Intake:
                 self._open.pop(job.key, None)
                 jobs.remove(job)
 
-    def _read_item(self, sender: str, item: Item) -> tuple[Incoming, Call | Recall | Cancel | Replay]:
-        incoming = self._session.read(sender, item)
+    def _read_item(self, sender: str, item: Item, until: int) -> tuple[Incoming, Call | Recall | Cancel | Replay]:
+        incoming = self._session.read(sender, item, until)
         value = incoming.value
         if isinstance(value, dict) and value.get("kind") == "call":
             return incoming, Call.from_dict(value)
@@ -283,9 +284,11 @@ class Intake:
             assert source.lease is not None
             logger.info("Partition %d was another worker's meanwhile.", source.lease.partition)
             source.lease.lost()
-            self._sequencer.forget(self._flows.pop(source.lease.partition, set()))
+            # What waited there comes again, as a twin: it is put in order anew, before what has just come.
+            waiting = self._sequencer.forget(self._flows.pop(source.lease.partition, set()))
             self._runner.forget_flows(source.lease.partition)
             epoch = self._take(source.lease)
+            jobs[:0] = waiting
             again = [job for job in jobs if job.source is source]
             for job in again:
                 job.epoch = epoch

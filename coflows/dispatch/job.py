@@ -28,6 +28,10 @@ class Source(Protocol):
     def track(self, jobs: Iterable[Job]) -> bool:
         """The jobs are to be worked off; False when nothing new is taken."""
 
+    def gives_back(self, job: Job) -> bool:
+        """Whether the job's delivery goes back, or has gone: its turn must not begin any more. What came before it may
+        have been given up, and would come too late after it."""
+
     def settled(self, jobs: Iterable[Job]) -> None:
         """The jobs' deliveries are settled, or given up."""
 

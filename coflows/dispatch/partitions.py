@@ -89,6 +89,10 @@ class PartitionFeed:
                 self._jobs[job] = None
             return True
 
+    def gives_back(self, job: Job) -> bool:
+        """See Source."""
+        return self._holding or job not in self._jobs
+
     def settled(self, jobs: Iterable[Job]) -> None:
         """See Source."""
         with self._changed:

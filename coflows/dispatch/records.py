@@ -33,20 +33,22 @@ class Outgoing(NamedTuple):
 
 @dataclass(slots=True)
 class TurnRecord:
-    """A turn that was committed ``at`` (seconds since the epoch), and what it sent."""
+    """A turn that was committed ``at`` (seconds since the epoch), what it sent, and ``until`` when its message says
+    that it is valid."""
 
     sent: Sequence[Outgoing]
+    until: int = 0
     at: float = field(default_factory=time.time)
 
     def encode(self) -> bytes:
         """The bytes of it; ``decode`` reads them back."""
-        return encode({"at": self.at, "sent": self.sent})
+        return encode({"at": self.at, "until": self.until, "sent": self.sent})
 
     @classmethod
     def decode(cls, data: bytes) -> TurnRecord:
         """Read a record of the user's own store."""
         value = decode(data, max_bytes=MAX_RECORD)
-        return cls([Outgoing(*fields) for fields in value["sent"]], value["at"])
+        return cls([Outgoing(*fields) for fields in value["sent"]], value["until"], value["at"])
 
     def answer_to(self, message_id: str, recipient: str) -> Outgoing | None:
         """What this turn answered to ``recipient``'s message, or None."""

@@ -240,6 +240,10 @@ class Runner:
         elif lease is not None and job.epoch is not None and (lease.holds(job.epoch) or job.twins):
             logger.warning("Another worker took %s over; what it has not seen goes back.", queue)
             job.source.start_over()
+        self.put_off(job)
+
+    def put_off(self, job: Job) -> None:
+        """The job is not worked off now; its message comes again."""
         self._intake.ended(job)
         job.source.settled([job])
 

@@ -76,10 +76,11 @@ class Sequencer(Generic[Job]):
                 ready.append(job)
         return ready
 
-    def forget(self, flow_ids: set[str]) -> None:
-        """Forget the streams of these instances: another worker may go on with them."""
-        for key in [key for key in self._streams if key[0] in flow_ids]:
-            del self._streams[key]
+    def forget(self, flow_ids: set[str]) -> list[Job]:
+        """Forget the streams of these instances: another worker may go on with them. Gives the jobs that waited there
+        for earlier ones."""
+        gone = [self._streams.pop(key) for key in list(self._streams) if key[0] in flow_ids]
+        return [job for stream in gone for job in stream.early.values() if job is not None]
 
     def withdraw(self, jobs: set[Job]) -> None:
         """Forget these jobs where they wait for earlier ones."""

@@ -12,6 +12,7 @@ from coflows.client import Client
 from coflows.dispatch.membership import Membership, share
 from coflows.dispatch.partitions import PartitionFeed
 from coflows.dispatch.runner import Runner
+from coflows.dispatch.sweeping import Sweeper
 from coflows.endpoints import ensure_point
 from coflows.errors import CoflowsError, ConfigurationError
 from coflows.model.messages import new_message_id
@@ -62,6 +63,7 @@ class DispatchWorker:
         self._next_reshare = 0.0
         self._ending = threading.Event()
         threading.Thread(target=self._tick, name="coflows-tick", daemon=True).start()
+        self._sweeper = Sweeper(cl.store, cl.settings.call_ttl)
         self._membership = Membership(cl.store, dispatch_point, self.name, self._rebalance)
 
     def stop(self, grace: float = GRACE) -> None:
@@ -71,6 +73,7 @@ class DispatchWorker:
                 return
             self._stopped = True
         until = time.monotonic() + grace
+        self._sweeper.close()
         stops = [threading.Thread(target=feed.stop, args=(grace,)) for feed in self._feeds]
         for stop in stops:
             stop.start()

@@ -16,6 +16,7 @@ parked:{point}:{partition}:{flow_id}:{message_id}   a message whose turn takes l
 unparked:{the same}                  its sender no longer wants it
 dead:{letter}                        a message that was given up
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
+swept                                when old records were last swept
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ FLOWS = "flows:"
 METADATA = "instance_metadata:"
 FETCHED = "fetched:"
 DONE = "done:"
+REPLIES = "replies:"
+ORDER = "order:"
+ATTEMPTS = "attempts:"
+RELEASED = "released:"
+WORKERS = "workers:"
+SWEPT = "swept"
 DEAD = "dead:"
 
 
@@ -92,7 +99,7 @@ def lease_key(dispatch_point: str, partition: int) -> str:
 
 def workers_prefix(dispatch_point: str) -> str:
     """What the keys of all workers of a dispatch point begin with."""
-    return f"workers:{dispatch_point}:"
+    return f"{WORKERS}{dispatch_point}:"
 
 
 def done_prefix(flow_id: str) -> str:
@@ -107,22 +114,22 @@ def done_key(flow_id: str, message_id: str) -> str:
 
 def replies_prefix(flow_id: str) -> str:
     """What the late replies of an instance begin with."""
-    return f"replies:{flow_id}:"
+    return f"{REPLIES}{flow_id}:"
 
 
 def reply_key(flow_id: str, message_id: str) -> str:
     """Which turn answered a message, where that was a later one than its own."""
-    return f"replies:{flow_id}:{message_id}"
+    return f"{REPLIES}{flow_id}:{message_id}"
 
 
 def order_prefix(flow_id: str) -> str:
     """What the orders of an instance begin with."""
-    return f"order:{flow_id}:"
+    return f"{ORDER}{flow_id}:"
 
 
 def order_key(flow_id: str, stream: str) -> str:
     """How far the messages of one stream were worked off."""
-    return f"order:{flow_id}:{stream}"
+    return f"{ORDER}{flow_id}:{stream}"
 
 
 def calls_prefix(flow_id: str) -> str:
@@ -137,12 +144,12 @@ def call_key(flow_id: str, message_id: str) -> str:
 
 def attempts_prefix(flow_id: str) -> str:
     """What the attempts at an instance's messages begin with."""
-    return f"attempts:{flow_id}:"
+    return f"{ATTEMPTS}{flow_id}:"
 
 
 def attempts_key(flow_id: str, message_id: str) -> str:
     """How often a message was begun."""
-    return f"attempts:{flow_id}:{message_id}"
+    return f"{ATTEMPTS}{flow_id}:{message_id}"
 
 
 def parked_prefix(dispatch_point: str, partition: int | None = None) -> str:
@@ -167,4 +174,4 @@ def dead_key(letter: str) -> str:
 
 def released_key(user_id: str, request_id: str) -> str:
     """The mark of a fetch request that was taken back."""
-    return f"released:{user_id}:{request_id}"
+    return f"{RELEASED}{user_id}:{request_id}"

@@ -17,7 +17,7 @@ MODULES = sorted([*(ROOT / "coflows").rglob("*.py"), *(ROOT / "workers").rglob("
 ALONE = {
     "pika": "coflows/broker/rabbitmq",
     "cloudpickle": "coflows/codec/code.py",
-    "psycopg": "coflows/store/postgres.py",
+    "psycopg": "coflows/store/postgres",
     "pydantic_settings": "coflows/config.py",
     "pickle": "nowhere",
 }

@@ -24,24 +24,34 @@ WARM = (
     "tests.chaos.flows",
 )
 Say = Callable[[Any], None]
-"""What a job tells its nursery's owner; it arrives as ``Child.said``."""
+"""What a job tells its nursery's owner; it is added to ``Child.heard``."""
 
 
 class Child:
-    """A process of a nursery. ``said``: what its job said last; ``spoke`` is set with it. Thread-safe."""
+    """A process of a nursery. ``heard``: what its job has said. Thread-safe."""
 
     def __init__(self, nursery: Nursery) -> None:
         self._nursery = nursery
+        self._news = threading.Condition()
         self.pid = 0
-        self.said: Any = None
+        self.heard: list[Any] = []
         self.born = threading.Event()
-        self.spoke = threading.Event()
+        self.ready = threading.Event()
+        """Set once the job has said something, as a worker does when it runs."""
         self.died = threading.Event()
 
-    @property
-    def ready(self) -> threading.Event:
-        """Set once the job has said something, as a worker does when it runs."""
-        return self.spoke
+    def hear(self, said: Any) -> None:
+        """For the nursery."""
+        with self._news:
+            self.heard.append(said)
+            self._news.notify_all()
+        self.ready.set()
+
+    def wait_for(self, count: int, timeout: float = 60.0) -> list[Any]:
+        """Wait until it has said that much, and give all it has said."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.heard) >= count, timeout), self.heard
+            return list(self.heard)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when it has ended."""
@@ -111,8 +121,7 @@ class Nursery:
                 child.pid = news["pid"]
                 child.born.set()
             elif "said" in news:
-                child.said = news["said"]
-                child.spoke.set()
+                child.hear(news["said"])
             else:
                 with self._lock:
                     child.died.set()

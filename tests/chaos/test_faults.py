@@ -14,7 +14,7 @@ import pytest
 
 from coflows.broker.base import Broker
 from coflows.dead_letters import list_dead_letters, replay_dead_letter
-from coflows.errors import CallCancelledError, DeadLetterNotFoundError, PoisonMessageError
+from coflows.errors import DeadLetterNotFoundError, PoisonMessageError
 from coflows.lines import Lines
 from coflows.serving import get_flow_instance
 from tests.chaos import faults
@@ -167,22 +167,3 @@ def test_poison_ends_with_the_dead_letters_and_its_neighbours_go_on(made: World,
     assert made.carol.reopen_future(poisoned.key).get_data(TIMEOUT) == {"count": 2}
     assert flow.ask({}, TIMEOUT) == {"count": 3}, "replayed twice, applied once"
     assert list_dead_letters(made.alice) == []
-
-
-def test_cancel_against_completion(made: World) -> None:
-    made.worker()
-    (flow,) = made.witnesses(1, 0).values()
-    dice, futures = random.Random(5), []
-    for number in range(200):
-        future = flow.get_reply_future(flow.package_input_message({"number": number}))
-        if dice.random() < 0.5:
-            future.cancel()
-        futures.append(future)
-    applied = set()
-    for number, future in enumerate(futures):
-        try:
-            made.carol.reopen_future(future.key).get_data(TIMEOUT)
-            applied.add(number)
-        except CallCancelledError:
-            pass
-    assert flow.ask({"report": True}, TIMEOUT)["seen"] == sorted(applied)

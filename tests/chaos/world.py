@@ -141,10 +141,13 @@ class World:
         failpoint: str = "",
         forever: bool = True,
         broker_url: str | None = None,
+        store_url: str | None = None,
         place: Place = nullcontext,
     ) -> Worker:
         """Start a worker."""
         environment = {**self.environment, "COFLOWS_BROKER_URL": broker_url or self.url}
+        if store_url is not None:
+            environment["COFLOWS_STORE_URL"] = store_url
         worker = Worker(user, environment, failpoint=failpoint, forever=forever, place=place)
         self.workers.append(worker)
         return worker

@@ -29,17 +29,23 @@ class Postgres:
         self._lair = Lair("postgres", signal.SIGQUIT)
         self._folder = self._lair.folder
 
-    def start(self) -> Postgres:
-        """Start and wait until it answers, making the cluster the first time. Raises ServiceMissingError."""
+    def start(self, *addresses: str) -> Postgres:
+        """Start and wait until it answers, making the cluster the first time; it listens at these addresses too.
+        Raises ServiceMissingError."""
         try:
             if not (self._folder / "data").exists():
                 self._make()
-            options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='{self._folder}'"
+            listen = ",".join(("127.0.0.1", *addresses))
+            options = f"-p {self.port} -c listen_addresses={listen} -c unix_socket_directories='{self._folder}'"
             self._run("pg_ctl", "-l", str(self._folder / "log"), "-w", "-t", "60", "-o", options, "start")
         except BaseException:
             self.stop()
             raise
         return self
+
+    def url_at(self, address: str) -> str:
+        """Its URL for who reaches it at another address than this machine's own."""
+        return self.url.replace("127.0.0.1", address)
 
     def halt(self, how: str = "fast") -> None:
         """Shut it down; ``start`` brings it back with its data. ``immediate``: as in a crash."""
@@ -56,6 +62,8 @@ class Postgres:
             for place in (self._folder, password):
                 os.chown(place, _user().pw_uid, _user().pw_gid)
         self._run("initdb", "-U", "coflows", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C")
+        with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 198.18.0.0/15 scram-sha-256\n")  # The tests' namespaces.
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._binaries / program), "-D", str(self._folder / "data"), *arguments]

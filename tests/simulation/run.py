@@ -13,24 +13,34 @@ from coflows.dispatch.admission import Admission, Batch, Commands, Start
 from coflows.dispatch.sequencing import Sequencer
 from tests.chaos.oracle import Verdict, judge
 
-FLOWS, MESSAGES, STEPS = 3, 8, 4000
+FLOWS, STREAMS, MESSAGES, STEPS = 3, 2, 5, 6000
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The ``number``-th message to a flow."""
+    """The ``number``-th message of one sender to a flow."""
 
     flow: str
+    stream: str
     number: int
+
+    @property
+    def id(self) -> int:
+        """What the flow remembers of it: of one sender's messages, they grow in the order of sending."""
+        return 10 * self.number + int(self.stream[1:])
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A delivery at one worker, or (``twin`` of another) the same message again."""
+    """A delivery at one worker, taken under an epoch; ``twins`` are the tags of further ones of the same message."""
 
     message: Message
     tag: int
+    epoch: int
     late: bool = False
+    done: bool = False
+    fresh: bool = True
+    twins: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -39,7 +49,7 @@ class Store:
 
     seen: dict[str, list[int]] = field(default_factory=dict)
     done: set[Message] = field(default_factory=set)
-    passed: dict[str, int] = field(default_factory=dict)
+    passed: dict[tuple[str, str], int] = field(default_factory=dict)
     epoch: int = 0
 
 
@@ -65,77 +75,152 @@ class Queue:
         self.unsettled.clear()
 
 
+@dataclass(eq=False, slots=True)
+class Work:
+    """A batch in hand: what of it was begun, and the states that it will commit."""
+
+    batch: Batch[Job]
+    begun: list[Job] = field(default_factory=list)
+    states: dict[str, list[int]] = field(default_factory=dict)
+
+
 class Worker:
-    """One life of a worker on the partition. ``frozen`` ones still commit when they thaw."""
+    """A worker on the partition, as intake, runner and writer go about it. One that died is dropped; one that froze
+    still commits when it thaws."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        run.store.epoch += 1
-        self.epoch = run.store.epoch
+        self._store = run.store
+        self.epoch: int | None = None
         self.admission: Admission[Job] = Admission(2)
         self.sequencer: Sequencer[Job] = Sequencer()
         self.open: dict[Message, Job] = {}
-        self.twins: dict[Job, list[int]] = {}
-        self.batches: list[tuple[Batch[Job], list[Job], dict[str, list[int]]]] = []
+        self.works: list[Work] = []
         self.acks: list[int] = []
+        self.tracked: set[Job] = set()
+        """What is not given back."""
 
     def take(self, tag: int, message: Message) -> None:
-        store, key = self._run.store, (message.flow, "s")
-        job = Job(message, tag)
+        """A delivery came."""
+        waiting: list[Job] = []
+        if self.epoch is not None and self.epoch != self._store.epoch and self._run.mutation != "no epoch":
+            # Unnoticed, the partition was another worker's meanwhile.
+            waiting = self._forget()
+        if self.epoch is None:
+            self._store.epoch += 1
+            self.epoch = self._store.epoch
+        job = Job(message, tag, self.epoch)
         first = self.open.setdefault(message, job)
-        if first is not job:
-            self.twins.setdefault(first, []).append(tag)
-        if self._run.mutation == "no numbers":
-            ready = [job] if first is job else []
+        if first is job:
+            self.tracked.add(job)
         else:
-            self.sequencer.begin(key, store.passed.get(message.flow, 0))
-            if not self.sequencer.is_late(key, message.number):
-                ready = self.sequencer.offer(key, message.number, job if first is job else None, 0.0)
-            else:
-                job.late = first is job
-                ready = [job] if first is job else []
+            first.twins.append(tag)
+        ready: list[Job] = []
+        for one in waiting:
+            one.epoch = self.epoch
+            ready += self._in_order(one, twin=False)
+        ready += self._in_order(job, twin=first is not job)
         self._obey(self.admission.arrive((one.message.flow, one) for one in ready))
 
+    def _in_order(self, job: Job, *, twin: bool) -> list[Job]:
+        if self._run.mutation == "no numbers":
+            job.done = job.message in self._store.done
+            return [] if twin else [job]
+        key, number = (job.message.flow, job.message.stream), job.message.number
+        self.sequencer.begin(key, self._store.passed.get(key, 0))
+        if not self.sequencer.is_late(key, number):
+            return self.sequencer.offer(key, number, None if twin else job, self._run.now)
+        job.late, job.done = True, job.message in self._store.done
+        return [] if twin else [job]
+
     def _obey(self, commands: Commands[Job]) -> None:
-        for command in commands:
-            if isinstance(command, Start):
-                self.batches.append((command.batch, [], {}))
+        self.works += [Work(command.batch) for command in commands if isinstance(command, Start)]
 
     def turn(self, dice: random.Random) -> None:
         """Begin the next job of a batch, on a copy of the state."""
-        batch, worked, states = dice.choice(self.batches)
-        job = batch.next()
+        work = dice.choice(self.works)
+        job = work.batch.next()
         if job is None:
             return
-        flow = job.message.flow
+        if job not in self.tracked and self._run.mutation != "goes on after a refusal":
+            self._ended(job)
+            return
         if self._run.mutation == "ack before commit":
             self._run.queue.unsettled.pop(job.tag, None)
-        known = job.message in self._run.store.done and self._run.mutation != "no dedupe"
-        if not known and not (job.late and self._run.mutation != "no dedupe"):
-            states.setdefault(flow, list(self._run.store.seen.get(flow, []))).append(job.message.number)
-        worked.append(job)
+        if not job.fresh:
+            job.done, job.fresh = job.message in self._store.done, True
+        work.begun.append(job)
+        if self._run.mutation != "no dedupe" and (job.done or job.late):
+            return
+        flow = job.message.flow
+        work.states.setdefault(flow, list(self._store.seen.get(flow, []))).append(job.message.id)
+
+    def let_go(self, dice: random.Random) -> None:
+        """A batch takes its time: what it has not begun starts in another."""
+        self._obey(self.admission.let_go(dice.choice(self.works).batch))
 
     def commit(self, dice: random.Random) -> None:
         """All of a batch's turns, if nobody else has the lease and none of them was done."""
-        entry = dice.choice(self.batches)
-        batch, worked, states = entry
-        self.batches.remove(entry)
-        store = self._run.store
-        if self.epoch != store.epoch and self._run.mutation != "no epoch":
-            self._obey(self.admission.end(batch))
-            return
-        for flow, state in states.items():
-            store.seen[flow] = state
-        for job in worked:
-            store.done.add(job.message)
-            passed = store.passed.get(job.message.flow, 0)
-            store.passed[job.message.flow] = max(passed, job.message.number)
-            self.open.pop(job.message, None)
-            self.acks += [job.tag, *self.twins.pop(job, [])]
-        self._obey(self.admission.end(batch))
+        work = dice.choice(self.works)
+        self.works.remove(work)
+        store, mutation = self._store, self._run.mutation
+        ran = [job for job in work.begun if not (job.done or job.late) or mutation == "no dedupe"]
+        answered = [job for job in work.begun if job not in ran]
+        stale = mutation != "no epoch" and any(job.epoch != store.epoch for job in ran)
+        known = mutation != "no dedupe" and any(job.message in store.done for job in ran)
+        again: list[Job] = []
+        if self._run.refusing and ran:
+            # The store is locked, or full: all of it comes again.
+            self._run.refusing = False
+            for job in ran:
+                self._ended(job)
+            if self is self._run.worker:
+                self.hand_on()
+        elif stale:
+            for job in ran:
+                self._ended(job)
+            if any(job.epoch == self.epoch or job.twins for job in ran) and self is self._run.worker:
+                self.hand_on()
+        elif known:
+            for job in ran:
+                job.fresh = False
+            again = ran
+        else:
+            for flow, state in work.states.items():
+                store.seen[flow] = state
+            for job in ran:
+                store.done.add(job.message)
+                key = (job.message.flow, job.message.stream)
+                store.passed[key] = max(store.passed.get(key, 0), job.message.number)
+            answered += ran
+        for job in answered:
+            self._ended(job)
+            self.acks += [job.tag, *job.twins]
+        self._obey(self.admission.end(work.batch, [(job.message.flow, job) for job in again]))
+
+    def _ended(self, job: Job) -> None:
+        self.tracked.discard(job)
+        if self.open.get(job.message) is job:
+            del self.open[job.message]
 
     def acknowledge(self) -> None:
         self._run.queue.unsettled.pop(self.acks.pop(0), None)
+
+    def hand_on(self) -> None:
+        """Stop taking, give back what is not done, and line up again; what runs may still commit."""
+        jobs = set(self.tracked)
+        self.tracked.clear()
+        self.admission.withdraw(jobs)
+        for job in jobs:
+            self._ended(job)
+        self.sequencer.withdraw(jobs)
+        self._forget()
+        self.acks.clear()
+        self._run.queue.give_back()
+
+    def _forget(self) -> list[Job]:
+        self.epoch = None
+        return self.sequencer.forget({f"f{flow}" for flow in range(FLOWS)})
 
 
 class Run:
@@ -146,10 +231,15 @@ class Run:
         self.mutation = mutation
         self.store = Store()
         self.queue = Queue()
-        self.unsent = [Message(f"f{flow}", number) for number in range(1, MESSAGES + 1) for flow in range(FLOWS)]
+        streams = [(flow, stream) for flow in range(FLOWS) for stream in range(STREAMS)]
+        self.unsent = [Message(f"f{flow}", f"s{stream}", n) for n in range(1, MESSAGES + 1) for flow, stream in streams]
+        self.now = 0.0
+        self.refusing = False
+        """The store refuses the next commit."""
         self.worker = Worker(self)
-        self.frozen: list[Worker] = []
-        self.faults = self.dice.randrange(1, 8)
+        self.others: list[Worker] = []
+        """Frozen, or without the partition; they may have something in hand."""
+        self.faults = self.dice.randrange(1, 10)
 
     def step(self) -> bool:
         """One thing that may happen now; False when nothing is left to happen."""
@@ -157,9 +247,9 @@ class Run:
         able: list[str] = []
         able += ["send"] * bool(self.unsent)
         able += ["deliver"] * bool(self.queue.ready)
-        able += ["turn", "commit"] * bool(worker.batches)
+        able += ["turn", "turn", "commit", "let_go"] * bool(worker.works)
         able += ["acknowledge"] * bool(worker.acks)
-        able += ["thaw"] * any(frozen.batches for frozen in self.frozen)
+        able += ["thaw"] * any(other.works for other in self.others)
         if not able:
             return False
         if self.faults and dice.random() < 0.03:
@@ -182,6 +272,9 @@ class Run:
     def turn(self) -> None:
         self.worker.turn(self.dice)
 
+    def let_go(self) -> None:
+        self.worker.let_go(self.dice)
+
     def commit(self) -> None:
         self.worker.commit(self.dice)
 
@@ -189,23 +282,46 @@ class Run:
         self.worker.acknowledge()
 
     def thaw(self) -> None:
-        self.dice.choice([frozen for frozen in self.frozen if frozen.batches]).commit(self.dice)
+        other = self.dice.choice([other for other in self.others if other.works])
+        getattr(other, self.dice.choice(["turn", "commit"]))(self.dice)
 
     def fault(self) -> None:
-        """The worker dies or freezes; the next one takes over what was not acknowledged."""
-        if self.dice.random() < 0.5:
-            self.frozen.append(self.worker)
-        self.queue.give_back()
-        self.worker = Worker(self)
+        """Whoever has the partition dies, freezes, hands it on to another or gets it again itself, or loses its
+        connection unnoticed; or the store refuses a commit."""
+        what = self.dice.choice(["die", "freeze", "hand on", "start over", "reconnect", "lend", "refuse"])
+        if what == "refuse":
+            self.refusing = True
+            return
+        if what in ("hand on", "start over"):
+            self.worker.hand_on()
+        else:
+            self.worker.acks.clear()
+            self.queue.give_back()
+        if what in ("freeze", "hand on"):
+            self.others.append(self.worker)
+        if what in ("die", "freeze", "hand on"):
+            self.worker = Worker(self)
+        if what == "lend" and self.queue.ready:
+            # To a worker that works a message off, and then is gone.
+            between = Worker(self)
+            between.take(*self.queue.deliver())
+            while between.works:
+                between.turn(self.dice)
+                between.commit(self.dice)
+            self.queue.give_back()
 
 
 def simulate(seed: int, mutation: str = "") -> Verdict:
     """Run a seed to its end and judge what the store has; ``mutation`` breaks the engine on purpose."""
     run = Run(seed, mutation)
-    sent: dict[str, list[int]] = {}
+    sent: dict[tuple[str, str], list[int]] = {}
     for message in run.unsent:
-        sent.setdefault(message.flow, []).append(message.number)
+        sent.setdefault((message.flow, message.stream), []).append(message.id)
     for _ in range(STEPS):
         if not run.step():
             break
-    return judge(sent, sent, run.store.seen)
+    seen = {
+        (flow, stream): [one for one in run.store.seen.get(flow, []) if f"s{one % 10}" == stream]
+        for flow, stream in sent
+    }
+    return judge(sent, sent, seen)

@@ -9,7 +9,9 @@ import os
 
 import pytest
 
-from tests.simulation.run import simulate
+from coflows.dispatch.admission import Admission, Batch, Commands
+from coflows.dispatch.sequencing import Sequencer
+from tests.simulation.run import Job, simulate
 
 FIRST = int(os.environ.get("SEED", "0"))
 SEEDS = 1 if "SEED" in os.environ else int(os.environ.get("SEEDS", "300"))
@@ -21,6 +23,51 @@ def test_nothing_is_lost_or_applied_twice_or_out_of_order() -> None:
         assert verdict.good, f"SEED={seed} make simulate: {verdict}"
 
 
-@pytest.mark.parametrize("mutation", ["ack before commit", "no epoch", "no dedupe", "no numbers"])
+MUTATIONS = ["ack before commit", "no epoch", "no dedupe", "no numbers", "goes on after a refusal"]
+
+
+def noticed(mutation: str = "") -> bool:
+    """Whether some seed goes wrong."""
+    for seed in range(2000):
+        try:
+            if not simulate(seed, mutation).good:
+                return True
+        except Exception:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_oracle_bites(mutation: str) -> None:
-    assert any(not simulate(seed, mutation).good for seed in range(200)), f"nobody noticed: {mutation}"
+    assert noticed(mutation)
+
+
+def _lets_all_through(
+    self: Sequencer[Job], key: tuple[str, str], number: int, job: Job | None, now: float
+) -> list[Job]:
+    return [] if job is None else [job]
+
+
+def _forgets_nothing(self: Sequencer[Job], flow_ids: set[str]) -> None:
+    return None
+
+
+def _frees_all_lanes(self: Admission[Job], batch: Batch[Job]) -> Commands[Job]:
+    for lane in list(batch.lanes):
+        self._free(lane)
+    return self._fill()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [
+        (Sequencer, "offer", _lets_all_through),
+        (Sequencer, "forget", _forgets_nothing),
+        (Admission, "let_go", _frees_all_lanes),
+    ],
+)
+def test_the_engines_own_decisions_are_under_test(
+    owner: type, name: str, broken: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    assert noticed()
