@@ -113,7 +113,9 @@ class Custody:
         logger.info("Message %s takes long; it is parked.", message.message_id)
         with self._changed:
             self._mine[job.parked.key] = job
-        job.settle()
+        twin = job.settle()
+        if twin is not None:
+            twin.settle()
         job.source.settled([job])
 
     def _look_for_cancels(self) -> None:

@@ -76,6 +76,16 @@ class Intake:
         with self._taking:
             self._open[job.key] = job
 
+    def repeat(self, twin: Job) -> Job | None:
+        """A message came again while it was worked off, and that is over: look at it as one that comes now. None when
+        it has come once more by now."""
+        first = self._open.setdefault(twin.key, twin)
+        if first is not twin:
+            first.twins.append(twin)
+            return None
+        twin.twin, twin.fresh = False, False
+        return twin
+
     def ended(self, job: Job) -> None:
         """The job is over; when its message comes again, the store knows."""
         if self._open.get(job.key) is job:
@@ -185,7 +195,7 @@ class Intake:
             else:
                 job.twin = True
                 if first.parked is None:
-                    first.twins.append(parcel)
+                    first.twins.append(job)
                 else:
                     parcel.settle()
             jobs.append(job)

@@ -66,8 +66,8 @@ class Job:
     """Whether the same message is being worked off already."""
     elsewhere: bool = False
     """Whether another worker has it, parked."""
-    twins: list[Parcel] = field(default_factory=list)
-    """Where the same message came again meanwhile."""
+    twins: list[Job] = field(default_factory=list)
+    """The same message, come again meanwhile."""
     cancelled: bool = False
     on_cancel: Callable[[], None] | None = None
     letter: str | None = None
@@ -89,11 +89,14 @@ class Job:
         if self.on_cancel is not None:
             self.on_cancel()
 
-    def settle(self, *, again: bool = False) -> None:
-        """Acknowledge, or give back."""
+    def settle(self, *, again: bool = False) -> Job | None:
+        """Acknowledge, or give back. Gives a twin, if there is one and nothing is given back: it may have come after the
+        reply had left, and its sender waits for another one."""
         parcel, self.parcel = self.parcel, None
         if parcel is not None:
             parcel.settle(again=again)
         twins, self.twins = self.twins, []
+        repeated = twins.pop() if twins and not again else None
         for twin in twins:
             twin.settle()
+        return repeated

@@ -219,7 +219,10 @@ class Runner:
             self._intake.ended(job)
             if job.parked is not None:
                 self.custody.over(job)
-            job.settle(again=error is not None)
+            twin = job.settle(again=error is not None)
+            repeated = None if twin is None else self._intake.repeat(twin)
+            if repeated is not None:
+                self.accept([repeated])
             sources.setdefault(job.source, []).append(job)
         for source, settled in sources.items():
             source.settled(settled)
