@@ -221,8 +221,10 @@ class Runner:
                 self.custody.over(job)
             twin = job.settle(again=error is not None)
             repeated = None if twin is None else self._intake.repeat(twin)
-            if repeated is not None:
+            if repeated is not None and job.source.track([repeated]):
                 self.accept([repeated])
+            elif repeated is not None:
+                self._intake.ended(repeated)
             sources.setdefault(job.source, []).append(job)
         for source, settled in sources.items():
             source.settled(settled)
