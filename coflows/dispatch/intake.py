@@ -238,21 +238,19 @@ class Intake:
         keys: dict[str, None] = {}
         for job in jobs:
             flow_id, place, lease = job.payload.flow_id, job.incoming.place, job.source.lease
+            keys[done_key(flow_id, job.incoming.message_id)] = None
             keys[metadata_key(flow_id)] = None
             if lease is not None:
                 keys[lease.key] = None
                 if place is not None and not self._sequencer.knows((flow_id, place.stream)):
                     keys[order_key(flow_id, place.stream)] = None
-            if place is None or lease is None:
-                keys[done_key(flow_id, job.incoming.message_id)] = None
         if not keys:
             return
         found = self._store.get_many(keys)
-        doubtful: dict[str, Job] = {}
+        late: dict[str, Job] = {}
         for job in jobs:
             flow_id, place, lease = job.payload.flow_id, job.incoming.place, job.source.lease
-            done = done_key(flow_id, job.incoming.message_id)
-            job.done = found.get(done)
+            job.done = found.get(done_key(flow_id, job.incoming.message_id))
             job.metadata = found.get(metadata_key(flow_id))
             if lease is None:
                 continue
@@ -265,26 +263,10 @@ class Intake:
                     entry = found.get(order_key(flow_id, place.stream))
                     passed = 0 if entry is None else read(entry.value)["passed"]
                     self._sequencer.begin(key, max(passed, self._parked.pop(key, 0)))
-                # A number that was not let through yet cannot have been worked off: no need to look for its record.
-                if self._sequencer.is_late(key, place.number):
-                    doubtful[done] = job
-        self._look_closer(doubtful)
-
-    def _look_closer(self, doubtful: dict[str, Job]) -> None:
-        """Messages that came after later ones: worked off before, being worked off by another worker, or too late."""
-        if not doubtful:
-            return
-        lot = self._custody.lot
-        parked = {
-            lot.key(job.key, job.source.lease.partition): job
-            for job in doubtful.values()
-            if job.source.lease is not None
-        }
-        for key, entry in self._store.get_many([*doubtful, *parked]).items():
-            if key in doubtful:
-                doubtful[key].done = entry
-            else:
-                parked[key].elsewhere = True
+                if job.done is None and self._sequencer.is_late(key, place.number):
+                    late[self._custody.lot.key(job.key, lease.partition)] = job
+        for key_found in self._store.get_many(late) if late else ():
+            late[key_found].elsewhere = True
 
     def _retake(self, jobs: list[Job]) -> None:
         """A connection that was lost may have given a partition to another worker and back, unnoticed: what is known of
