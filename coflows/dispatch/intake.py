@@ -228,7 +228,7 @@ class Intake:
         if isinstance(payload, Recall):
             unknown = job is None and not self._custody.lot.has(partition, flow_id, message_id)
             answer = recorded(self._session, self._store, payload, incoming.sender, unknown=unknown)
-            self._runner.publish(answer)
+            self._runner.outbox.send_one(answer)
         elif job is not None:
             job.cancel()
         else:

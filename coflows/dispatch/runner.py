@@ -20,18 +20,16 @@ from coflows.dispatch.flusher import Flusher
 from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
+from coflows.dispatch.outbox import Outbox, Turns
 from coflows.dispatch.parking import ParkingLot
-from coflows.dispatch.records import Outgoing
 from coflows.dispatch.work import Work
-from coflows.errors import ConflictError, UnroutableError
+from coflows.errors import ConflictError
 from coflows.failpoints import Failpoints
-from coflows.lines import Message
 
 logger = logging.getLogger(__name__)
 
-Turns = Sequence[tuple[Job, Sequence[Outgoing]]]
-"""Jobs that are over, and what the turn of each sent."""
-
+RETRY = 1.0
+"""Seconds until a parked message that could not be worked off is begun again."""
 BUDGET = 0.005
 """Seconds after which a batch begins no further turn: others wait too."""
 
@@ -49,8 +47,8 @@ class Runner:
         base_paths: Sequence[Path],
         secrets: Mapping[str, str],
     ) -> None:
-        self._session = cl.session
         self._failpoints = Failpoints(cl.settings.failpoints)
+        self.outbox = Outbox(cl.session, self._failpoints)
         self._handler = Handler(cl, self, base_paths, secrets, self._failpoints)
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
@@ -188,29 +186,7 @@ class Runner:
     def finish(self, turns: Turns) -> None:
         """Publish what was committed; once all of it is confirmed, acknowledge."""
         jobs = [job for job, _ in turns]
-        self.publish_all(turns, partial(self._published, jobs))
-
-    def publish_all(self, turns: Turns, then: Callable[[BaseException | None], None]) -> None:
-        """Send what the turns sent, and call ``then`` when all is confirmed, with the first error that is not "no such
-        queue": a session that is gone asks again for what is on record."""
-        queues: dict[str, tuple[str, list[Message]]] = {}
-        for _, sent in turns:
-            for one in sent:
-                queue = queues.get(one.queue)
-                if queue is None:
-                    queue = queues[one.queue] = (one.recipient, [])
-                queue[1].append((one.message_id, one.data, one.ordered))
-        if not queues:
-            then(None)
-            return
-        done = _Countdown(len(queues), then)
-        for name, (recipient, messages) in queues.items():
-            self._session.post_many(name, recipient, messages, done)
-        self._failpoints.reach("mid_publish")
-
-    def publish(self, one: Outgoing) -> None:
-        """Send; nobody needs to know what becomes of it."""
-        self._session.post(one.queue, one.recipient, one.message_id, one.data, _ignore, ordered=one.ordered)
+        self.outbox.send(turns, partial(self._published, jobs))
 
     def settle(self, jobs: Sequence[Job], error: BaseException | None) -> None:
         """The jobs are over: their deliveries are acknowledged, or after an error given back."""
@@ -235,10 +211,13 @@ class Runner:
         self._handler.loader.forget(job.payload.flow_id)
         claim = job.claim
         lost = claim is not None and isinstance(error, ConflictError) and claim.key in error.keys
-        if job.parked is not None:
-            # Whoever has adopted it goes on; if nobody has, this worker is asked to again when it is gone.
-            logger.warning("Parked message %s is given up here: %s", job.incoming.message_id, error)
+        if job.parked is not None and lost:
+            logger.warning("Another worker has adopted message %s.", job.incoming.message_id)
             self.custody.lost(job)
+        elif job.parked is not None:
+            logger.error("Could not work off a parked message; trying again.", exc_info=error)
+            job.fresh = False
+            self.later(RETRY, partial(self.adopt, job))
         elif not lost:
             logger.error("Could not work off a message of %s; it goes back.", queue, exc_info=error)
             job.source.start_over()
@@ -318,30 +297,3 @@ class Runner:
             if self._loop is None:
                 self._loop = EventLoop("coflows-async", self._ended)
             return self._loop
-
-
-def _ignore(_error: BaseException | None) -> None:
-    return None
-
-
-class _Countdown:
-    """Calls ``then`` when it was called ``left`` times."""
-
-    __slots__ = ("_left", "_lock", "_problem", "_then")
-
-    def __init__(self, left: int, then: Callable[[BaseException | None], None]) -> None:
-        self._left = left
-        self._then = then
-        self._problem: BaseException | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self, error: BaseException | None) -> None:
-        if isinstance(error, UnroutableError):
-            logger.info("Nobody is there any more: %s", error)
-            error = None
-        with self._lock:
-            self._problem = self._problem or error
-            self._left -= 1
-            last = self._left == 0
-        if last:
-            self._then(self._problem)
