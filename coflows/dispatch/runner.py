@@ -21,6 +21,7 @@ from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.parking import ParkingLot
+from coflows.dispatch.quarantine import Quarantine
 from coflows.dispatch.records import Outgoing
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError, UnroutableError
@@ -51,6 +52,7 @@ class Runner:
     ) -> None:
         self._session = cl.session
         self._failpoints = Failpoints(cl.settings.failpoints)
+        self.quarantine = Quarantine()
         self._handler = Handler(cl, self, base_paths, secrets, self._failpoints)
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
