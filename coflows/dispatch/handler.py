@@ -186,6 +186,7 @@ class Handler:
             logger.warning("Attempt %d at message %s, in %.1f s.", attempt.number, turn.message.message_id, seconds)
             with self._runner.pause(work):
                 time.sleep(seconds)
+                self._runner.quarantine.enter(job)
         # Counted after the pause: a worker that dies during it died of something else.
         attempt.begin(self._cl.store, job.claim)
         return True

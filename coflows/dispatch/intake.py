@@ -90,6 +90,8 @@ class Intake:
         """The job is over; when its message comes again, the store knows."""
         if self._open.get(job.key) is job:
             del self._open[job.key]
+        if job.again:
+            self._runner.quarantine.leave(job)
 
     def tick(self) -> None:
         """Let go on what has waited too long for an earlier message."""

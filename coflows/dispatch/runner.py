@@ -22,6 +22,7 @@ from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.outbox import Outbox, Turns
 from coflows.dispatch.parking import ParkingLot
+from coflows.dispatch.quarantine import Quarantine
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError
 from coflows.failpoints import Failpoints
@@ -49,6 +50,7 @@ class Runner:
     ) -> None:
         self._failpoints = Failpoints(cl.settings.failpoints)
         self.outbox = Outbox(cl.session, self._failpoints)
+        self.quarantine = Quarantine()
         self._handler = Handler(cl, self, base_paths, secrets, self._failpoints)
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
