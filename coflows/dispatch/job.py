@@ -90,8 +90,8 @@ class Job:
             self.on_cancel()
 
     def settle(self, *, again: bool = False) -> Job | None:
-        """Acknowledge, or give back. Gives a twin, if there is one and nothing is given back: it may have come after the
-        reply had left, and its sender waits for another one."""
+        """Acknowledge, or give back. Gives a twin, if there is one and nothing is given back: it may have come after
+        the reply had left, and its sender waits for another one."""
         parcel, self.parcel = self.parcel, None
         if parcel is not None:
             parcel.settle(again=again)
