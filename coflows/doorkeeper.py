@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,13 +16,15 @@ from coflows.broker.base import Delivery
 from coflows.broker.topology import door_queue, session_queue
 from coflows.client import Client
 from coflows.errors import CoflowsError, FlowInstanceError, UnroutableError
+from coflows.failpoints import Failpoints
 from coflows.flows.config import check_overrides
 from coflows.identity.sealing import Item
+from coflows.keeping import handle_keep, sweep
 from coflows.model.calls import Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
-from coflows.model.wire import DoorPayload, Fetch, FetchItem, Release, read_payload
+from coflows.model.wire import DoorPayload, Fetch, FetchItem, Keep, Release, read_payload
 from coflows.mounting import Mounter
 from coflows.parcel import Parcel
 from coflows.releasing import handle_release
@@ -36,6 +39,9 @@ PREFETCH = 256
 """Requests worked off at once. One that waits for another user's answer keeps its thread, so that flows of two users
 that need each other's can be fetched with one worker each."""
 
+SWEEP, KEEP_PAUSE = 5.0, 1.0
+"""Seconds between two looks for what an unfinished fetch has left behind; before another try to keep something."""
+
 
 class Doorkeeper:
     """Runs from construction until ``stop``. Thread-safe."""
@@ -43,13 +49,17 @@ class Doorkeeper:
     def __init__(self, cl: Client, *, base_paths: Sequence[Path] = ()) -> None:
         self._cl = cl
         self._mounter = Mounter(cl, (*base_paths, *cl.settings.flow_modules))
-        self._payloads: TypeAdapter[Fetch | Release] = TypeAdapter(DoorPayload)
+        self._failpoints = Failpoints(cl.settings.failpoints)
+        self._payloads: TypeAdapter[Fetch | Keep | Release] = TypeAdapter(DoorPayload)
         self._threads = ThreadPool(f"coflows-door-{cl.user_id[:8]}")
         _ = cl.session
         self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
+        self._ending = threading.Event()
+        threading.Thread(target=self._sweep, name="coflows-door-sweep", daemon=True).start()
 
     def stop(self) -> None:
         """Take no more requests; those in hand are given back unless they are done. Idempotent."""
+        self._ending.set()
         self._consumer.close()
 
     def _on_delivery(self, delivery: Delivery) -> None:
@@ -64,11 +74,14 @@ class Doorkeeper:
         for incoming, request in requests:
             self._threads.submit(partial(self._handle, parcel, incoming, request))
 
-    def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Release]:
+    def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Keep | Release]:
         incoming = self._cl.session.read(sender, item)
         return incoming, read_payload(self._payloads, incoming.value)
 
-    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Release) -> None:
+    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Keep | Release) -> None:
+        if isinstance(request, Keep):
+            self._keep(parcel, incoming.sender, request)
+            return
         try:
             if isinstance(request, Fetch):
                 answer = self._fetch(incoming.sender, request)
@@ -90,9 +103,27 @@ class Doorkeeper:
 
         def confirmed(future: Future[None]) -> None:
             error = future.exception()
+            self._failpoints.reach("after_answer")
             parcel.settle(again=error is not None and not isinstance(error, UnroutableError))
 
         self._cl.session.send(queue, sender, new_message_id(), answer).add_done_callback(confirmed)
+
+    def _keep(self, parcel: Parcel, sender: str, request: Keep) -> None:
+        try:
+            handle_keep(self._cl, sender, request.flow_ids, self._failpoints)
+        except CoflowsError as error:
+            logger.warning("Could not keep what user %s has fetched; trying again: %s", sender, error)
+            self._ending.wait(KEEP_PAUSE)
+            parcel.settle(again=True)
+        else:
+            parcel.settle()
+
+    def _sweep(self) -> None:
+        while not self._ending.wait(SWEEP):
+            try:
+                sweep(self._cl, time.time(), self._failpoints)
+            except (CoflowsError, TimeoutError) as error:
+                logger.warning("Could not look for what was left behind; trying again: %s", error)
 
     def _fetch(self, sender: str, fetch: Fetch) -> Reply:
         logger.info("~~~ serving get_instances request ~~~")
@@ -122,4 +153,5 @@ class Doorkeeper:
             chain=tuple(fetch.chain),
             withdrawal=released_key(sender, fetch.request_id),
             steps=steps,
+            keep_by=fetch.keep_by,
         )

@@ -12,7 +12,8 @@ class Failpoints:
     ``spec`` nothing happens. Thread-safe.
 
     Names: ``before_commit``, ``mid_turn``, ``after_commit`` (before anything is published), ``mid_publish`` (before
-    it is confirmed), ``after_publish`` (confirmed, before the acknowledgement).
+    it is confirmed), ``after_publish`` (confirmed, before the acknowledgement). While a tree is fetched:
+    ``fetch_sent``, ``before_mount``, ``after_mount``, ``after_answer``, ``mid_keep``.
     """
 
     def __init__(self, spec: str) -> None:

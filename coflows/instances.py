@@ -14,6 +14,7 @@ from coflows.model.layout import (
     attempts_prefix,
     calls_prefix,
     done_prefix,
+    keeping_key,
     metadata_key,
     mounts_prefix,
     order_prefix,
@@ -82,7 +83,8 @@ def instance_keys(store: Store, path: MountPath) -> list[str]:
         order_prefix(flow_id),
         attempts_prefix(flow_id),
     )
-    return [metadata_key(flow_id), *(key for prefix in prefixes for key in all_keys(store, prefix))]
+    own = [metadata_key(flow_id), keeping_key(flow_id)]
+    return [*own, *(key for prefix in prefixes for key in all_keys(store, prefix))]
 
 
 def all_keys(store: Store, prefix: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from coflows.broker.topology import door_queue
 from coflows.client import Client
+from coflows.codec.wire import encode
 from coflows.errors import (
     CallTimeoutError,
     ConflictError,
@@ -16,8 +17,12 @@ from coflows.errors import (
     InstanceNotFoundError,
     UnknownUserError,
 )
+from coflows.failpoints import Failpoints
 from coflows.flows.loading import FlowClasses
+from coflows.keeping import Probation, tell_kept
 from coflows.model.failure import Failure
+from coflows.model.layout import fetched_key, keeping_key
+from coflows.model.names import LOCAL
 from coflows.model.wire import ChainLink, Fetch, FetchItem, as_mapping
 from coflows.releasing import ask_release
 from coflows.resolution import MountRequest, derive_id, describe, fetch_items, flow_id_of, next_deadline
@@ -43,6 +48,7 @@ class Mounter:
 
     def __init__(self, cl: Client, base_paths: Sequence[Path] = ()) -> None:
         self._cl = cl
+        self._failpoints = Failpoints(cl.settings.failpoints)
         self._classes = FlowClasses(tuple(base_paths) or cl.settings.flow_modules)
 
     def mount(self, requests: Sequence[MountRequest]) -> list[Mounted]:
@@ -61,10 +67,25 @@ class Mounter:
         name = requests[0].endpoint
         raise FlowInstanceError(f"Endpoint {name!r} kept changing while it was mounted.", hint="Try again.")
 
-    def fetch(self, user_id: str, request_id: str, item: FetchItem, deadline: float) -> Mounted:
-        """Fetch one instance from another user. Raises what his mount raised, UnknownUserError, or CallTimeoutError
-        when he does not answer by the deadline; then it is taken back."""
-        reply = self._ask(user_id, request_id, [item], (), deadline)
+    def fetch(self, user_id: str, request_id: str, item: FetchItem, deadline: float, keep_by: float) -> Mounted:
+        """Fetch one instance from another user, and write down that it is this user's. Raises what his mount raised,
+        UnknownUserError, or CallTimeoutError when he does not answer by the deadline; then it is taken back."""
+        mounted = self._fetch(user_id, request_id, item, deadline, keep_by)
+        flow_id = mounted.address.flow_id
+        writes = {fetched_key(flow_id): encode(mounted.address.to_dict())}
+        remote = {user_id: [flow_id]} if mounted.probation else {}
+        if remote:
+            writes[keeping_key(flow_id)] = Probation(LOCAL, None, remote).encode()
+        self._failpoints.reach("before_mount")
+        self._cl.store.commit(writes)
+        self._failpoints.reach("after_mount")
+        if remote:
+            tell_kept(self._cl, flow_id, remote)
+        return mounted
+
+    def _fetch(self, user_id: str, request_id: str, item: FetchItem, deadline: float, keep_by: float) -> Mounted:
+        reply = self._ask(user_id, request_id, [item], (), deadline, keep_by)
+        self._failpoints.reach("fetch_sent")
         try:
             return self._answer(user_id, [item], reply, deadline)[item.key]
         except BaseException:
@@ -77,8 +98,8 @@ class Mounter:
         try:
             self._fetch_subflows(tree, asked)
             mounted = tree.mounted()
+            self._failpoints.reach("before_mount")
             tree.commit()
-            return mounted
         except ConflictError as error:
             if tree.is_twin(error.keys):  # They are mounted, with the same subflows.
                 return None
@@ -90,6 +111,11 @@ class Mounter:
         except BaseException:
             self._take_back(asked)
             raise
+        self._failpoints.reach("after_mount")
+        for flow_id, probation in tree.probations().items():
+            if probation.until is None:
+                tell_kept(self._cl, flow_id, probation.remote)
+        return mounted
 
     # -- subflows of others ------------------------------------------------------------------------------------
 
@@ -102,8 +128,11 @@ class Mounter:
                 items = fetch_items(wanted)
                 request_id = derive_id(request.request_id, tree.version, user_id)
                 with named((*request.steps, describe(items[0].key, items[0].flow_endpoint, user_id))):
-                    reply = self._ask(user_id, request_id, items, node.chain, next_deadline(request.deadline, now))
+                    deadline = next_deadline(request.deadline, now)
+                    reply = self._ask(user_id, request_id, items, node.chain, deadline, request.keep_by)
                 asked.append(_Asked(node, user_id, request_id, items, reply))
+        if asked:
+            self._failpoints.reach("fetch_sent")
         for one in asked:
             request, first = one.node.request, one.items[0]
             with named((*request.steps, describe(first.key, first.flow_endpoint, one.user_id))):
@@ -116,6 +145,7 @@ class Mounter:
         items: list[FetchItem],
         chain: tuple[ChainLink, ...],
         deadline: float,
+        keep_by: float | None,
     ) -> PendingReply:
         fetch = Fetch(
             request_id=request_id,
@@ -123,6 +153,7 @@ class Mounter:
             items=items,
             chain=list(chain),
             deadline=deadline,
+            keep_by=keep_by,
         )
         unknown = UnknownUserError(
             f"There is no user {user_id} on this broker ({self._cl.broker.url}).",

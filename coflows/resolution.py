@@ -33,6 +33,9 @@ class MountRequest:
     """The key that marks the request as taken back."""
     steps: tuple[str, ...] = ()
     """The links from what was asked for first, as errors name them."""
+    keep_by: float | None = None
+    """When, in seconds since the epoch, what is mounted for the request has been kept, or is released; None: it is kept
+    from the beginning."""
 
     @property
     def flow_id(self) -> str:
@@ -105,6 +108,7 @@ def local_request(
         config_overrides=spec.config_overrides,
         chain=chain,
         steps=(*parent.steps, describe(key, spec.flow_endpoint, LOCAL)),
+        keep_by=parent.keep_by,
     )
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from coflows.client import Client
-from coflows.codec.wire import encode
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
 from coflows.errors import ConflictError, FlowConfigError
 from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import find_instance, instance_keys, mounted_ids
+from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
 from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, serve_key
 from coflows.model.messages import new_message_id
@@ -187,7 +187,8 @@ def get_flow_instance(
     check_overrides(overrides)
     if dispatch_point_override is not None:
         check_dispatch_point(dispatch_point_override)
-    mounter, deadline, request_id = Mounter(cl), time.time() + timeout, new_message_id()
+    mounter, now, request_id = Mounter(cl), time.time(), new_message_id()
+    deadline, keep_by = now + timeout, now + LIFETIMES * timeout
     if user_id in (LOCAL, cl.user_id):
         request = MountRequest(
             endpoint=flow_endpoint,
@@ -197,6 +198,7 @@ def get_flow_instance(
             config_overrides=overrides,
             initial_state=initial_state,
             dispatch_point_override=dispatch_point_override,
+            keep_by=keep_by,
         )
         (mounted,) = mounter.mount([request])
     else:
@@ -207,8 +209,7 @@ def get_flow_instance(
             initial_state=initial_state,
             dispatch_point_override=dispatch_point_override,
         )
-        mounted = mounter.fetch(check_user_id(user_id), request_id, item, deadline)
-        cl.store.commit({fetched_key(mounted.address.flow_id): encode(mounted.address.to_dict())})
+        mounted = mounter.fetch(check_user_id(user_id), request_id, item, deadline, keep_by)
     _tell(mounted)
     return cl.proxy(mounted.address)
 

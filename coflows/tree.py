@@ -15,9 +15,10 @@ from coflows.endpoints import Endpoint, find_endpoints, not_served, open_point, 
 from coflows.errors import CoflowsError, FlowConfigError, FlowInstanceError
 from coflows.flows.config import SubflowSpec, check_overrides, differing_keys, subflow_specs
 from coflows.flows.loading import FlowClasses
+from coflows.keeping import Probation
 from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
-from coflows.model.layout import MountPath, metadata_key, mounts_prefix, parse_mount_key, serve_key
+from coflows.model.layout import MountPath, keeping_key, metadata_key, mounts_prefix, parse_mount_key, serve_key
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
 from coflows.resolution import MountRequest, Plan, extend_chain, local_request, next_deadline, plan
@@ -26,15 +27,22 @@ from coflows.store.base import ABSENT, Entry
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """An instance that is there: its address, how many instances its tree holds, and what the caller should know."""
+    """An instance that is there: its address, how many instances its tree holds, what the caller should know, and
+    whether he is to keep it (``Keep``)."""
 
     address: InstanceAddress
     count: int = 1
     warnings: tuple[str, ...] = ()
+    probation: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """A msgpack-able dict; ``from_dict`` reads it back."""
-        return {"address": self.address.to_dict(), "count": self.count, "warnings": list(self.warnings)}
+        return {
+            "address": self.address.to_dict(),
+            "count": self.count,
+            "warnings": list(self.warnings),
+            "probation": self.probation,
+        }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], owner: str, endpoint: str) -> Mounted:
@@ -44,7 +52,7 @@ class Mounted:
             raise FlowInstanceError(f"User {owner} answered with an instance of somebody else.")
         warnings = value.get("warnings")
         texts = tuple(str(text)[:500] for text in warnings[:20]) if isinstance(warnings, list) else ()
-        return cls(address, max(1, int(value.get("count") or 1)), texts)
+        return cls(address, max(1, int(value.get("count") or 1)), texts, value.get("probation") is True)
 
 
 @dataclass(slots=True)
@@ -64,7 +72,19 @@ class Node:
         below = {key: one.mounted() if isinstance(one, Node) else one for key, one in self.subflows.items()}
         count = 1 + sum(one.count for one in below.values())
         warnings = tuple(f"subflow {key!r}: {text}" for key, one in below.items() for text in one.warnings)
-        return Mounted(self.address, count, warnings)
+        return Mounted(self.address, count, warnings, _on_probation(self.request, self.endpoint))
+
+    def to_keep(self, user_id: str) -> dict[str, list[str]]:
+        """What this instance has at others than ``user_id``, itself or through its subflows here, by user."""
+        found: dict[str, list[str]] = {}
+        for one in self.subflows.values():
+            if isinstance(one, Mounted):
+                if one.probation and one.address.user_id != user_id:
+                    found.setdefault(one.address.user_id, []).append(one.address.flow_id)
+            elif not one.endpoint.singleton:  # One that is a singleton is kept for itself.
+                for owner, flow_ids in one.to_keep(user_id).items():
+                    found.setdefault(owner, []).extend(flow_ids)
+        return found
 
 
 class _Wanted(NamedTuple):
@@ -121,8 +141,23 @@ class Tree:
             if node.request.withdrawal is not None:
                 conditions[node.request.withdrawal] = ABSENT
             writes |= _writes(node)
+        records = self.probations()
+        writes |= {keeping_key(flow_id): one.encode() for flow_id, one in records.items()}
         if writes:
             self._cl.store.commit(writes, conditions=conditions)
+
+    def probations(self) -> dict[str, Probation]:
+        """What is still to be done, by instance, once it is mounted: of what was asked for, and of singletons, which
+        belong to their endpoint and are kept from the beginning."""
+        found: dict[str, Probation] = {}
+        for node in self.nodes:
+            if node.endpoint.singleton or any(node is root for root in self.roots):
+                request = node.request
+                until = request.keep_by if _on_probation(request, node.endpoint) else None
+                remote = node.to_keep(self._cl.user_id)
+                if until is not None or remote:
+                    found[node.address.flow_id] = Probation(request.client, until, remote)
+        return found
 
     def is_twin(self, changed: Sequence[str]) -> bool:
         """Whether a conflict over these keys means that the same requests were worked off twice at once."""
@@ -156,7 +191,7 @@ class Tree:
         elif self._before:  # Otherwise nothing of it was asked for before.
             entry = self._before.get(_init_key(request))
             if entry is not None:
-                return Mounted(_address_in(entry))
+                return Mounted(_address_in(entry), probation=_on_probation(request, endpoint))
         config = self._config(endpoint, request.config_overrides)
         if config.private_keys:
             check_overrides(request.config_overrides, config.private_keys)
@@ -262,6 +297,10 @@ def _writes(node: Node) -> dict[str, bytes]:
         # Written anew with the same value: its new version makes whoever mounts at the same time decide again.
         writes[serve_key(path.endpoint, "singleton")] = encode(True)
     return writes
+
+
+def _on_probation(request: MountRequest, endpoint: Endpoint) -> bool:
+    return request.keep_by is not None and request.client != LOCAL and not endpoint.singleton
 
 
 def _init_key(request: MountRequest) -> str:

@@ -15,6 +15,7 @@ attempts:{flow_id}:{message_id}      how often a message was begun, once it was 
 parked:{point}:{partition}:{flow_id}:{message_id}   a message whose turn takes long, and which worker has it
 unparked:{the same}                  its sender no longer wants it
 dead:{letter}                        a message that was given up
+keeping:{flow_id}                    an instance that its fetch has not kept yet, or whose subflows are to be told
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
 swept                                when old records were last swept
 """
@@ -34,6 +35,7 @@ ATTEMPTS = "attempts:"
 RELEASED = "released:"
 WORKERS = "workers:"
 SWEPT = "swept"
+KEEPING = "keeping:"
 DEAD = "dead:"
 
 
@@ -170,6 +172,11 @@ def parked_cancel_key(key: str) -> str:
 def dead_key(letter: str) -> str:
     """A dead letter."""
     return f"{DEAD}{letter}"
+
+
+def keeping_key(flow_id: str) -> str:
+    """What is still to be done about an instance, until its fetch is finished."""
+    return f"{KEEPING}{flow_id}"
 
 
 def released_key(user_id: str, request_id: str) -> str:

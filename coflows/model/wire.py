@@ -87,7 +87,7 @@ class ChainLink(Payload):
 
 class Fetch(Payload):
     """Ask a user for instances of his flows. ``chain`` is the path that led here; ``deadline`` is in seconds since the
-    epoch."""
+    epoch, and so is ``keep_by``: what is not kept by then (``Keep``) may be released. None: it need not be kept."""
 
     kind: Literal["fetch"] = "fetch"
     request_id: Token
@@ -95,6 +95,14 @@ class Fetch(Payload):
     items: list[FetchItem] = Field(min_length=1, max_length=MAX_FAN_OUT)
     chain: list[ChainLink] = Field(default_factory=list, max_length=MAX_DEPTH + 1)
     deadline: float
+    keep_by: float | None = None
+
+
+class Keep(Payload):
+    """The fetch that mounted these instances is finished: they stay."""
+
+    kind: Literal["keep"] = "keep"
+    flow_ids: list[FlowId] = Field(max_length=MAX_TREE)
 
 
 class Release(Payload):
@@ -109,7 +117,7 @@ class Release(Payload):
 
 DispatchPayload = Annotated[Recall | Cancel | Replay, Field(discriminator="kind")]
 """What a dispatch queue carries besides calls (``calls.py``)."""
-DoorPayload = Annotated[Fetch | Release, Field(discriminator="kind")]
+DoorPayload = Annotated[Fetch | Keep | Release, Field(discriminator="kind")]
 
 
 def read_payload(adapter: TypeAdapter[PayloadT], value: object) -> PayloadT:
