@@ -20,6 +20,7 @@ from benchmarks.world import world
 DEFAULT = ("calls", "embedded", "postgres", "styles", "trees", "startup", "idle", "memory", "turns")
 SECTIONS = (*DEFAULT, "peers", "curves")
 QUICK = ("embedded", "trees", "startup", "idle", "memory", "turns", "curves")
+QUICK_PART = 0.02
 ASKED = {
     "RabbitMQ: stateless": "1.3 x, 3 x",
     "RabbitMQ: stateful, 1,000 instances": "1.6 x, 2 x",
@@ -35,6 +36,7 @@ class Run:
 
     def __init__(self, given: argparse.Namespace, exit_stack: ExitStack) -> None:
         self.quick = given.quick
+        self.part = given.part
         self.rounds = 1 if given.quick else given.rounds
         self.results = Results(self.rounds, asked=ASKED)
         self.plot = given.plot
@@ -58,10 +60,11 @@ class Run:
     def _compared(self, other: Contestant, windows: Sequence[int] = (1, WINDOW)) -> Comparison:
         """To the reference; in a quick run, without RabbitMQ, to itself."""
         if self.quick:
-            return compare(replace(other.quick(), name="itself"), other.quick(), 1, windows)
+            few = other.part(QUICK_PART)
+            return compare(replace(few, name="itself"), few, 1, windows)
         if self._reference is None:
             self._reference = self._exit.enter_context(reference.running(self.broker))
-        return compare(self._reference, other, self.rounds, windows)
+        return compare(self._reference.part(self.part), other.part(self.part), self.rounds, windows)
 
     def compare(self, other: Contestant) -> None:
         """One more row."""
@@ -132,7 +135,7 @@ class Run:
 
     def idle(self) -> None:
         """What much of everything costs."""
-        for burden in idle.burdened(self.broker, self._sizes, self.rounds):
+        for burden in idle.burdened(self.broker, self._sizes, self.rounds, QUICK_PART if self.quick else self.part):
             self.results.burdens.append(burden)
             print(self.results.burden_rows()[-1], file=sys.stderr)
 
@@ -146,7 +149,7 @@ class Run:
 
     @property
     def _sizes(self) -> idle.Sizes:
-        return idle.QUICK if self.quick else idle.Sizes()
+        return idle.QUICK if self.quick else idle.Sizes().part(self.part)
 
     def _calls(self, name: str, broker_url: str, store_url: str | None = None) -> None:
         with world(broker_url, store_url, 100 if self.quick else 1000) as within:
@@ -159,6 +162,9 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--broker", help="a RabbitMQ to use; without it a private node is started")
     parser.add_argument("--quick", action="store_true", help="few calls, embedded only: shows that it works")
+    parser.add_argument(
+        "--part", type=float, default=1.0, help="make only this part of the calls, 0.2 for a first look"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="medians of how many rounds")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--markdown", type=Path, help="write the tables here too, between its marks when it has them")

@@ -35,9 +35,9 @@ class Contestant:
     many: int = 6000
     """Calls of a measurement with many in flight."""
 
-    def quick(self) -> Contestant:
-        """The same with few calls."""
-        return replace(self, singles=20, many=100)
+    def part(self, part: float) -> Contestant:
+        """The same with that part of the calls, but enough to see something."""
+        return replace(self, singles=max(20, int(self.singles * part)), many=max(100, int(self.many * part)))
 
     def measure(self, window: int) -> Sample:
         """Make calls with ``window`` in flight."""

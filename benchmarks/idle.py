@@ -27,33 +27,31 @@ class Sizes:
     turns: int = 10_000
     sleep: float = 5.0
 
+    def part(self, part: float) -> Sizes:
+        """That part of it all."""
+        numbers = (self.mounted, self.waiting, self.touched, self.turns)
+        return Sizes(*(max(100, int(number * part)) for number in numbers), self.sleep)
+
 
 QUICK = Sizes(2000, 500, 100, 100, 0.1)
 
 
-def stateful(name: str, within: World, sizes: Sizes) -> Contestant:
+def stateful(name: str, within: World, part: float) -> Contestant:
     """The contestant whose figures must not change."""
-    return Contestant(
-        name,
-        within.client,
-        within.roles,
-        "many:callbacks",
-        singles=50 if sizes is QUICK else 400,
-        many=200 if sizes is QUICK else 6000,
-    )
+    return Contestant(name, within.client, within.roles, "many:callbacks").part(part)
 
 
-def burdened(broker_url: str, sizes: Sizes, rounds: int) -> Iterator[Burden]:
+def burdened(broker_url: str, sizes: Sizes, rounds: int, part: float) -> Iterator[Burden]:
     """Compare a world that has much with one that has little: first mounted instances, then messages that wait for a
-    worker that is not there, then messages that wait behind a turn that takes long."""
+    worker that is not there, then messages that wait behind a turn that takes long; with that ``part`` of the calls."""
 
     def measured(what: str) -> Burden:
         await_quiet([much.worker.pid])
-        compared = compare(plain, stateful(what, much, sizes), rounds)
+        compared = compare(plain, stateful(what, much, part), rounds)
         return Burden(compared, resident_megabytes([much.worker.pid]))
 
     with world(broker_url) as little, world(broker_url) as much:
-        plain = stateful("little", little, sizes)
+        plain = stateful("little", little, part)
         with much.connected("owner") as owner:
             clone(owner, much.addresses["many"][0], sizes.mounted, label=1)
         yield measured(f"{sizes.mounted:,} mounted instances")

@@ -37,7 +37,7 @@ def draw(points: Curves, folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 7), layout="constrained")
     for number, (name, by_window) in enumerate(points.items()):
         samples: list[Mapping[str, Any]] = list(by_window.values())
         rates = [one["rate"] for one in samples]
@@ -47,7 +47,7 @@ def draw(points: Curves, folder: Path) -> list[Path]:
     axes.set(xscale="log", yscale="log", xlabel="calls per second", ylabel="milliseconds of a call")
     axes.set_title(f"p50 (lines) and p99 (dots), {', '.join(next(iter(points.values())))} calls in flight")
     axes.grid(True, which="both", linewidth=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     paths = [folder / f"{NAME}.{kind}" for kind in ("svg", "png")]
     for path in paths:
         # The same figures give the same file.
