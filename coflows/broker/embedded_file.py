@@ -236,6 +236,10 @@ class BrokerFile:
         rows: list[tuple[int, int]] = self.connection.execute(_NEWS, (after,)).fetchall()
         return rows[0][0], rows[1:]
 
+    def newest(self) -> int:
+        """The last message's id, 0 when there is none."""
+        return int(self._row("SELECT coalesce(max(id), 0) FROM messages")[0])
+
     def ready(self, queue: int, after: int, consumer: int, limit: int) -> list[int]:
         """The oldest messages after one that nobody else has."""
         return [row[0] for row in self.connection.execute(_READY, (queue, after, consumer, limit))]
