@@ -41,7 +41,6 @@ CREATE INDEX claimed ON messages (consumer) WHERE consumer IS NOT NULL;
 PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
-_CHECKPOINT_PAGES = 4000
 _MOST = 256
 _NEWS = (
     "SELECT version, 0 FROM topology UNION ALL SELECT * FROM (SELECT id, queue FROM messages WHERE id > ? ORDER BY id)"
@@ -60,7 +59,6 @@ class BrokerFile:
         self.connection.execute("PRAGMA journal_mode=WAL")
         # A commit is seen at once; what must be on disk, somebody waits for (see WriteAheadLog).
         self.connection.execute("PRAGMA synchronous=NORMAL")
-        self.connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         self.topology = Topology()
         version = self._one("PRAGMA user_version")
         if version == (0,) and self._one("SELECT 1 FROM sqlite_master") is None:

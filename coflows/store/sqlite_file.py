@@ -27,8 +27,6 @@ _SCHEMA = (
 )
 _SHORTEST_PAUSE = 0.0001
 _LONGEST_PAUSE = 0.002
-# A checkpoint waits for the disk twice, within some commit; what many commits wrote anew is copied once.
-_CHECKPOINT_PAGES = 4000
 _WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 
@@ -61,7 +59,6 @@ class SqliteFile:
             )
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         except sqlite3.Error as error:
             raise self.translated(error) from error
         return connection
