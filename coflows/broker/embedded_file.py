@@ -41,7 +41,6 @@ CREATE INDEX claimed ON messages (consumer) WHERE consumer IS NOT NULL;
 PRAGMA user_version = {_SCHEMA_VERSION};
 COMMIT;
 """
-_CHECKPOINT_PAGES = 4000
 _MOST = 256
 _NEWS = (
     "SELECT version, 0 FROM topology UNION ALL SELECT * FROM (SELECT id, queue FROM messages WHERE id > ? ORDER BY id)"
@@ -60,7 +59,6 @@ class BrokerFile:
         self.connection.execute("PRAGMA journal_mode=WAL")
         # A commit is seen at once; what must be on disk, somebody waits for (see WriteAheadLog).
         self.connection.execute("PRAGMA synchronous=NORMAL")
-        self.connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         self.topology = Topology()
         version = self._one("PRAGMA user_version")
         if version == (0,) and self._one("SELECT 1 FROM sqlite_master") is None:
@@ -235,6 +233,10 @@ class BrokerFile:
         """The version of the topology, and ids and queues of the messages after one, at one moment."""
         rows: list[tuple[int, int]] = self.connection.execute(_NEWS, (after,)).fetchall()
         return rows[0][0], rows[1:]
+
+    def newest(self) -> int:
+        """The last message's id, 0 when there is none."""
+        return int(self._row("SELECT coalesce(max(id), 0) FROM messages")[0])
 
     def ready(self, queue: int, after: int, consumer: int, limit: int) -> list[int]:
         """The oldest messages after one that nobody else has."""

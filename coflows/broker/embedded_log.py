@@ -41,6 +41,11 @@ class WriteAheadLog:
         """Resolve ``future`` when all that was committed until now is on disk."""
         self._waiting.put((future, error))
 
+    @property
+    def backlog(self) -> int:
+        """How many wait whose ``around`` has not begun."""
+        return self._waiting.qsize()
+
     def sync(self) -> None:
         """All that was committed until now is on disk; raises BrokerError."""
         try:

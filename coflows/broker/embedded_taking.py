@@ -34,6 +34,8 @@ class Taking:
     def look(self) -> Taken | None:
         """Take what is new for consumers that are alone with their queue and have reserved it, which is only reading.
         None when there is more to it, for ``take`` to do."""
+        if not self.consumers:
+            return []
         version, news = self._file.news(self._seen)
         if version != self._version:
             return None
@@ -60,11 +62,11 @@ class Taking:
         acknowledged."""
         if self._file.topology.version != self._version:
             self._start_over()
-        _, news = self._file.news(self._seen)
-        self._seen = news[-1][0] if news else self._seen
-        for _, queue in news:
-            for consumer in self._by_queue.get(queue, ()):
-                consumer.behind = True
+        else:
+            _, news = self._file.news(self._seen)
+            for self._seen, queue in news:
+                for consumer in self._by_queue.get(queue, ()):
+                    consumer.behind = True
         wanting = [consumer for consumer in self.consumers if consumer.behind and consumer.room > 0]
         # Looked at before acknowledgements are removed: one that comes in between is here.
         held = [set(consumer.unsettled) for consumer in wanting]
@@ -78,6 +80,7 @@ class Taking:
     def _start_over(self) -> None:
         topology = self._file.topology
         self._version = topology.version
+        self._seen = self._file.newest()
         self._by_queue = {}
         for consumer in self.consumers:
             consumer.cursor = consumer.reserved = 0

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 ACKS = 64
 """Acknowledgements that are waited for before they are written."""
+BACKLOG = 4
+"""Messages that wait for the disk to begin with them when others begin to gather."""
 GATHERED = 32
 """Orders that are gathered at most."""
 _TRIES = 4
@@ -78,9 +80,11 @@ class Transactions:
 
     def order(self, order: Order) -> None:
         """Do it in the next transaction: now, in this thread, unless the file is being used, or this thread is at
-        something that may order more. A closure must bear being called again, should the transaction fail."""
+        something that may order more, or many wait for the disk: then by the thread that tells them. A closure must
+        bear being called again, should the transaction fail."""
         self._orders.append(order)
-        if threading.get_ident() not in self._gathering or len(self._orders) >= GATHERED:
+        gathers = threading.get_ident() in self._gathering or self._log.backlog >= BACKLOG
+        if not gathers or len(self._orders) >= GATHERED:
             self._work_off_now()
 
     @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import queue
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from coflows.broker import Broker, Delivery, QueueSpec, open_broker
+from coflows.broker.embedded import EmbeddedBroker
 from coflows.doorbell import Doorbell
-from coflows.errors import BrokerError, BrokerUnavailableError
+from coflows.errors import BrokerError, BrokerUnavailableError, UnroutableError
 from tests.conformance.broker_contract import PATIENCE, Inbox, numbers
 
 QUEUE = "q"
@@ -190,10 +193,15 @@ def test_consumers_of_a_queue_that_is_deleted_go_on_when_it_is_made_again(connec
     broker.consume(QUEUE, inbox)
     other.publish(QUEUE, b"before")
     assert inbox.bodies(1) == [b"before"]
+    broker.publish(QUEUE, b"of another")
+    assert inbox.bodies(1) == [b"of another"]
     other.delete(QUEUE)
+    with pytest.raises(UnroutableError):
+        broker.publish(QUEUE, b"between")
     other.declare(QueueSpec(QUEUE))
-    other.publish(QUEUE, b"after")
-    assert inbox.bodies(1) == [b"after"]
+    broker.publish(QUEUE, b"after")
+    other.publish(QUEUE, b"after of another")
+    assert inbox.bodies(2) == [b"after", b"after of another"]
 
 
 def test_a_message_is_there_before_it_is_on_disk_and_confirmed_only_then(
@@ -233,6 +241,29 @@ def test_a_disk_that_failed_once_confirms_nothing_any_more(
         broker.publish(QUEUE, b"x")
 
 
+def test_an_acknowledgement_outlives_a_transaction_that_failed(connect: OpenBroker) -> None:
+    broker = connect()
+    broker.declare(QueueSpec(QUEUE))
+    answered: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+
+    def work_off(delivery: Delivery) -> None:
+        assert isinstance(broker, EmbeddedBroker)
+        file = broker._transactions.file.connection  # there is no other way to a full file
+        (pages,) = file.execute("PRAGMA page_count").fetchone()
+        file.execute(f"PRAGMA max_page_count = {pages}")
+        delivery.ack()
+        for _ in range(2):
+            answered.put(broker.publish_async(QUEUE, b"x" * 2**20))
+
+    consumer = broker.consume(QUEUE, work_off)
+    broker.publish(QUEUE, b"0")
+    for _ in range(2):
+        with pytest.raises(BrokerError, match="full"):
+            answered.get(timeout=PATIENCE).result(PATIENCE)
+    consumer.close()
+    assert connect().get(QUEUE) is None
+
+
 def test_asking_whether_a_process_lives_does_not_wake_it(tmp_path: Path) -> None:
     mine, other = Doorbell(tmp_path), Doorbell(tmp_path)
     try:
@@ -245,8 +276,6 @@ def test_asking_whether_a_process_lives_does_not_wake_it(tmp_path: Path) -> None
 
 
 def test_the_file_of_another_version_is_refused(connect: OpenBroker, tmp_path: Path) -> None:
-    import sqlite3
-
     connect().close()
     file = sqlite3.connect(tmp_path / "broker" / "broker.db")
     file.execute("PRAGMA user_version = 99")
