@@ -129,6 +129,8 @@ class Intake:
         epochs: dict[Source, int | None] = {}
         try:
             for delivery, source in taken:
+                if source.defer(delivery):
+                    continue
                 if source not in epochs:
                     # The lease comes first: what is read before may be older than the last commit of who held it.
                     epochs[source] = None if source.lease is None else self._take(source.lease)

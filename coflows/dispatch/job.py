@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from coflows.broker.base import Delivery
 from coflows.dispatch.lease import Lease
 from coflows.dispatch.parking import Claim
 from coflows.model.calls import Call
@@ -24,6 +25,9 @@ class Source(Protocol):
     @property
     def lease(self) -> Lease | None:
         """The lease of the partition; None for the queue of parallel endpoints."""
+
+    def defer(self, delivery: Delivery) -> bool:
+        """Whether too much is in hand: the source gives the delivery to the runner again later, or it goes back."""
 
     def track(self, jobs: Iterable[Job]) -> bool:
         """The jobs are to be worked off; False when nothing new is taken."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 
 from coflows.broker.base import Consumer, Delivery
@@ -18,6 +19,10 @@ from coflows.errors import CoflowsError
 logger = logging.getLogger(__name__)
 
 PREFETCH = 1000
+MAX_JOBS = 20_000
+MAX_BYTES = 64 * 2**20
+"""Messages of one queue, and bytes of their payloads, that are opened at a time: what comes then stays sealed until half
+of them are done. (A delivery holds up to a thousand.)"""
 HAND_ON_WAIT = 5.0
 """Seconds that a hand-over waits for running turns. One that takes longer is run again by whoever has the partition
 then; only one of the two can commit."""
@@ -35,6 +40,8 @@ class PartitionFeed:
         self._runner = runner
         self._consumer: Consumer | None = None
         self._jobs: dict[Job, None] = {}
+        self._bytes = 0
+        self._backlog: deque[Delivery] = deque()
         self._holding = False
         self._stopped = False
         self._changed = threading.Condition()
@@ -80,6 +87,17 @@ class PartitionFeed:
 
     # -- for the runner ----------------------------------------------------------------------------------------
 
+    def defer(self, delivery: Delivery) -> bool:
+        """See Source."""
+        with self._changed:
+            if self._holding:
+                return True
+            full = len(self._jobs) >= MAX_JOBS or self._bytes >= MAX_BYTES
+            if full or self._backlog:
+                self._backlog.append(delivery)
+                return True
+            return False
+
     def track(self, jobs: Iterable[Job]) -> bool:
         """See Source."""
         with self._changed:
@@ -87,6 +105,7 @@ class PartitionFeed:
                 return False
             for job in jobs:
                 self._jobs[job] = None
+                self._bytes += len(job.incoming.data)
             return True
 
     def gives_back(self, job: Job) -> bool:
@@ -95,11 +114,17 @@ class PartitionFeed:
 
     def settled(self, jobs: Iterable[Job]) -> None:
         """See Source."""
+        deferred: deque[Delivery] = deque()
         with self._changed:
             for job in jobs:
-                self._jobs.pop(job, None)
+                if self._jobs.pop(job, job) is None:
+                    self._bytes -= len(job.incoming.data)
             if not self._jobs:
                 self._changed.notify_all()
+            if self._backlog and len(self._jobs) <= MAX_JOBS // 2 and self._bytes <= MAX_BYTES // 2:
+                deferred, self._backlog = self._backlog, deferred
+        for delivery in deferred:
+            self._on_delivery(delivery)
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -111,12 +136,14 @@ class PartitionFeed:
     def _stop_taking(self, wait: float) -> None:
         with self._changed:
             self._holding = True
+            self._backlog.clear()
             jobs = list(self._jobs)
         self.settled(self._runner.withdraw(jobs))
         deadline = time.monotonic() + wait
         with self._changed:
             self._changed.wait_for(lambda: not self._jobs, max(0.0, deadline - time.monotonic()))
             self._jobs.clear()
+            self._bytes = 0
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None

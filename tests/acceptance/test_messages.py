@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from coflows import Client, FlowMessage
+from coflows.dispatch import partitions
 from coflows.errors import (
     CallCancelledError,
     CallTimeoutError,
@@ -325,3 +326,13 @@ def test_coroutines_ask_at_once(two: list[Client]) -> None:
     assert [answer["count"] for answer in asyncio.run(main())] == list(range(1, 201))
     submitted = [flow.submit({}) for _ in range(50)]
     assert [future.get_data(TIMEOUT)["count"] for future in submitted] == list(range(201, 251))
+
+
+def test_what_comes_while_too_much_is_in_hand_waits_sealed(two: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "MAX_JOBS", 10)
+    owner, client = two
+    run_dispatch_worker_thread(owner)
+    flow = serve(owner, client, "Recorder")
+    futures = [flow.submit({"number": number}) for number in range(300)]
+    assert futures[-1].get_data(TIMEOUT) == {"seen": list(range(300))}
+    assert all(future.get_data(TIMEOUT) for future in futures)
