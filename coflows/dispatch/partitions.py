@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 PREFETCH = 1000
 MAX_JOBS = 20_000
 MAX_BYTES = 64 * 2**20
-"""Messages of one queue, and bytes of their payloads, that are opened at a time: what comes then stays sealed until half
-of them are done. (A delivery holds up to a thousand.)"""
+"""Messages of one queue, and bytes of their payloads, that are opened at a time: what comes then stays sealed until
+half of them are done. (A delivery holds up to a thousand.)"""
 HAND_ON_WAIT = 5.0
 """Seconds that a hand-over waits for running turns. One that takes longer is run again by whoever has the partition
 then; only one of the two can commit."""
