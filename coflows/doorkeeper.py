@@ -123,7 +123,8 @@ class Doorkeeper:
             try:
                 sweep(self._cl, time.time(), self._failpoints)
             except (CoflowsError, TimeoutError) as error:
-                logger.warning("Could not look for what was left behind; trying again: %s", error)
+                if not self._ending.is_set():
+                    logger.warning("Could not look for what was left behind; trying again: %s", error)
 
     def _fetch(self, sender: str, fetch: Fetch) -> Reply:
         logger.info("~~~ serving get_instances request ~~~")

@@ -17,7 +17,8 @@ import pytest
 
 from coflows.errors import ConflictError, StoreError
 from coflows.store import open_store, postgres_group
-from coflows.store.commits import checked_commit
+from coflows.store.commits import Commit, checked_commit
+from coflows.store.group import Outcome
 from coflows.store.planning import GroupPlan
 from coflows.store.postgres import PostgresStore
 from tests.chaos.world import Load, world
@@ -52,10 +53,20 @@ def through_proxy(postgres: Postgres) -> Iterator[tuple[PostgresStore, Proxy]]:
 
 
 @pytest.mark.postgres
-def test_a_group_of_commits_cut_off_at_any_byte(through_proxy: tuple[PostgresStore, Proxy]) -> None:
+def test_a_group_of_commits_cut_off_at_any_byte(
+    through_proxy: tuple[PostgresStore, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each commit of the group gets its own outcome, and none is applied twice."""
     store, proxy = through_proxy
-    store.commit({"n": b"0", "k0": b""})
+    store.commit({"n": b"0"})
+    answers_lost: list[int] = []
+    replayed = store._groups._replayed
+
+    def replay(commits: list[Commit], start: int, refused: str) -> list[Outcome]:
+        answers_lost.append(start)
+        return replayed(commits, start, refused)
+
+    monkeypatch.setattr(store._groups, "_replayed", replay)
 
     def apply(number: int) -> None:
         entry = store.get("n")
@@ -66,19 +77,23 @@ def test_a_group_of_commits_cut_off_at_any_byte(through_proxy: tuple[PostgresSto
             checked_commit({"n": b"%d" % number}, (), {"n": version}),
             checked_commit({"refused": b""}, (), {"n": version, "other": 7}),
             checked_commit(None, (), {"n": before + 1}),
-            checked_commit({f"k{number}": b"x"}, (f"k{number - 1}",), {"n": before + 1, f"k{number}": 0}),
+            checked_commit({f"k{number}": b"x"}, store.keys("k"), {"n": before + 1, f"k{number}": 0}),
         ]
         first, second, third, fourth = store._apply(commits)
         assert isinstance(second, ConflictError) and second.keys == ("n", "other")
         assert (first, third, fourth) == (before + 1, before + 1, before + 2)
 
-    for number in range(1, 8):  # By now the statements are prepared.
-        before = len(proxy.said)
+    for number in range(1, 4):
+        proxy.cut()  # As each of the connections below, it is a new one, whose statements are not prepared yet.
         apply(number)
-    length = len(proxy.said) - before
-    for number, offset in enumerate([*range(0, length, 29), *range(length - 12, length + 1)], 8):
+        before = len(proxy.said)
+        apply(number + 3)
+        length = len(proxy.said) - before
+    offsets = [*range(0, length, 29), *range(length - 12, length + 6)]
+    for number, offset in enumerate(offsets, 7):
         proxy.cut_after(offset)
         apply(number)
+    assert answers_lost, "no cut fell between a commit and its answer"
     assert [entry.value for entry in store.scan("k")] == [b"x"], "each deleted the one before it, once"
 
 
