@@ -1,0 +1,1 @@
+"""Tasks in threads and processes of this machine."""
