@@ -26,8 +26,8 @@ from coflows.errors import (
     WorkerDiedError,
     WorkerMemoryError,
 )
-from coflows.execution.process_pool import Answer, ProcessPool
-from tests.integration import pool_tasks as tasks
+from coflows.pools.process_pool import Answer, ProcessPool
+from tests import pool_tasks as tasks
 
 TIMEOUT = 30
 LIMIT = 800 * 2**20
@@ -256,8 +256,8 @@ def test_processes_end_with_the_one_that_has_the_pool(tmp_path: Path) -> None:
     """kill -9 of the parent: the task is not left running."""
     marker = pipe(tmp_path / "task")
     program = (
-        "import signal\nfrom coflows.execution.process_pool import ProcessPool\n"
-        "from tests.integration import pool_tasks\n"
+        "import signal\nfrom coflows.pools.process_pool import ProcessPool\n"
+        "from tests import pool_tasks\n"
         f"ProcessPool(1).submit(pool_tasks.begin, {marker!r})\nsignal.pause()"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from coflows.execution.roster import Command, Fail, Give, Kill, Phase, Roster, Start, Why
+from coflows.pools.roster import Command, Fail, Give, Kill, Phase, Roster, Start, Why
 
 LIMIT, PAUSED_LIMIT = 2, 3
 

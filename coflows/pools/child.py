@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from coflows.codec import code
-from coflows.execution import wire
-from coflows.execution.raised import dump_error
+from coflows.pools import wire
+from coflows.pools.raised import dump_error
 
 
 class Caller:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 from coflows.errors import WorkerDiedError, WorkerMemoryError
-from coflows.execution import wire
+from coflows.pools import wire
 
 _PROGRAM = """\
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
-from coflows.execution.child import main
+from coflows.pools.child import main
 main(int(sys.argv[1]))
 """
 # Neither forked, for the pool's process has threads, nor running the parent's __main__ again.

@@ -23,10 +23,10 @@ from typing import Any, Self
 
 from coflows.codec import code
 from coflows.errors import ExecutionError, FlowTimeoutError, PoolClosedError, SerializationError, WorkerDiedError
-from coflows.execution import wire
-from coflows.execution.raised import load_error
-from coflows.execution.roster import Command, Fail, Give, Kill, Roster, Start, Why
-from coflows.execution.worker_process import WorkerProcess, death, out_of_memory
+from coflows.pools import wire
+from coflows.pools.raised import load_error
+from coflows.pools.roster import Command, Fail, Give, Kill, Roster, Start, Why
+from coflows.pools.worker_process import WorkerProcess, death, out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from coflows.errors import ConflictError
-from coflows.execution.child import Caller
+from coflows.pools.child import Caller
 
 
 def double(value: Any) -> Any:

@@ -1,1 +1,0 @@
-"""Tasks in threads and processes of this machine."""
