@@ -112,8 +112,8 @@ class ProcessPool:
 
     @property
     def processes(self) -> int:
-        """How many worker processes there are now."""
-        return len(self._workers)
+        """How many worker processes there are now, without those that are just ending."""
+        return sum(not worker.ending for worker in list(self._workers.values()))
 
     def close(self) -> None:
         """End all tasks and worker processes; returns when they are gone. Idempotent."""

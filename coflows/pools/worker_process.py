@@ -33,6 +33,8 @@ class WorkerProcess:
     def __init__(self, on_exit: Callable[[], None]) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)
+        self.ending = False
+        """Whether it was told to end."""
         self._frames = wire.unpacker()
         self._outgoing: deque[memoryview] = deque()
         with theirs:
@@ -85,6 +87,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it, and all processes that it started."""
+        self.ending = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
