@@ -21,7 +21,13 @@ CoflowsError
 |   `-- ConflictError             a commit's condition did not hold; nothing was written
 |-- FlowError
 |   |-- FlowClassError            a class that does not import, or is no Flow
-|   `-- FlowConfigError           a config that does not parse or validate
+|   |-- FlowConfigError           a config that does not parse or validate
+|   `-- FlowTimeoutError          a flow or task did not end in time (also a TimeoutError)
+|-- ExecutionError                a task in a pool
+|   |-- PoolClosedError
+|   |-- TaskError                 it raised something that cannot be sent as it is
+|   `-- WorkerDiedError           its worker process died over it
+|       `-- WorkerMemoryError     of want of memory (also a MemoryError)
 |-- EndpointNotFoundError         this user serves nothing under that name
 |-- UnknownUserError              no user with this id has a door on this broker
 |-- InstanceNotFoundError         no such instance, or it was deleted
@@ -38,7 +44,7 @@ CoflowsError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class CoflowsError(Exception):
@@ -58,6 +64,17 @@ class CoflowsError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[CoflowsError], args: tuple[Any, ...], attributes: dict[str, Any]) -> CoflowsError:
+    """An error that was pickled, with all that it knew."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(CoflowsError):
@@ -181,7 +198,7 @@ class ConflictError(StoreError):
 
 
 class FlowError(CoflowsError):
-    """A flow's class or config is wrong."""
+    """A flow's class or config is wrong, or what a context of flows was asked to do with it."""
 
     code = "flow"
     exit_code = 6
@@ -197,6 +214,48 @@ class FlowConfigError(FlowError):
     """A flow's config does not parse or validate."""
 
     code = "flow_config"
+
+
+class FlowTimeoutError(FlowError, TimeoutError):
+    """A flow or task did not end in time."""
+
+    code = "flow_timeout"
+    exit_code = 10
+
+
+class ExecutionError(CoflowsError):
+    """A task in a pool of threads or processes failed, and not by what its function raised."""
+
+    code = "execution"
+    exit_code = 6
+
+
+class PoolClosedError(ExecutionError):
+    """The pool was closed before the task was done."""
+
+    code = "pool_closed"
+
+
+class TaskError(ExecutionError):
+    """What the function raised in a worker process cannot be sent as it is; the text tells what it was."""
+
+    code = "task"
+
+
+class WorkerDiedError(ExecutionError):
+    """A worker process died over its task; other tasks are not concerned.
+
+    ``returncode``: its exit code, negative for the signal that ended it, None when it ended itself in order.
+    """
+
+    code = "worker_died"
+    returncode: int | None = None
+
+
+class WorkerMemoryError(WorkerDiedError, MemoryError):
+    """A task needed more memory than its worker process was given."""
+
+    code = "worker_memory"
 
 
 class EndpointNotFoundError(CoflowsError):

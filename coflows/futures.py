@@ -86,6 +86,11 @@ class FlowFuture:
         """The text by which another process can wait for the same reply."""
         return str(FutureKey(self._address, self._reply.message_id))
 
+    @property
+    def reply(self) -> PendingReply:
+        """The reply as it came, for the runtime."""
+        return self._reply
+
     def get_message(self, timeout: float | None = None) -> FlowMessage:
         """Wait for the reply; ``timeout`` in seconds, None waits for as long as it takes."""
         return self._message(self._wait(timeout))

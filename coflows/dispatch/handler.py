@@ -21,6 +21,7 @@ from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.parking import left_behind
+from coflows.dispatch.process_turn import ProcessTurns, failure_of
 from coflows.dispatch.records import PushCall, TurnRecord
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
@@ -59,8 +60,9 @@ class Handler:
         base_paths: Sequence[Path],
         secrets: Mapping[str, str],
         failpoints: Failpoints,
+        processes: ProcessTurns,
     ) -> None:
-        self.loader = Loader(cl.store, base_paths)
+        self.loader = Loader(cl.store, base_paths, processes)
         self._cl = cl
         self._runner = runner
         self._secrets = secrets
@@ -284,7 +286,7 @@ class Handler:
 
     def _raised(self, work: Work, turn: Turn, error: BaseException) -> bool:
         logger.info("%s %s raised: %r", turn.endpoint, turn.flow_id, error)
-        turn.fail(Failure.of(error, raised=not isinstance(error, CallCancelledError)))
+        turn.fail(failure_of(error))
         return self._add(work, turn, failed=True)
 
     def _add(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coflows.codec.state import decode_state
+from coflows.dispatch.process_turn import FlowInProcess, ProcessTurns
 from coflows.endpoints import find_endpoint, read
 from coflows.errors import FlowClassError, FlowConfigError, InstanceNotFoundError
 from coflows.flows import Flow
@@ -53,8 +54,9 @@ class Loader:
     """Thread-safe. An instance's cached flow is only asked for by the turn that has the instance's lane; of a parallel
     endpoint's there are as many as turns run at once."""
 
-    def __init__(self, store: Store, base_paths: Sequence[Path]) -> None:
+    def __init__(self, store: Store, base_paths: Sequence[Path], processes: ProcessTurns) -> None:
         self._store = store
+        self._processes = processes
         self._base_paths = tuple(base_paths)
         self._cache: OrderedDict[str, Loaded] = OrderedDict()
         self._instances: OrderedDict[str, Instance] = OrderedDict()
@@ -141,7 +143,7 @@ class Loader:
 
     def _build(self, instance: Instance) -> Loaded:
         blueprint = self._blueprint(instance)
-        flow = blueprint.flow_class(flow_config=blueprint.config)
+        flow = self._make(blueprint, instance)
         state = None
         if not blueprint.parallel:
             entry = self._store.get(instance.path.key("state"))
@@ -152,6 +154,11 @@ class Loader:
             flow.set_flow_state(decode_state(state))
         private = tuple(flow.flow_config.get("private_keys") or ())
         return Loaded(instance, flow, blueprint.parallel, state, private)
+
+    def _make(self, blueprint: _Blueprint, instance: Instance) -> Flow:
+        if self._processes.wants(blueprint.config):
+            return FlowInProcess(self._processes, blueprint.flow_class, blueprint.config, instance, blueprint.parallel)
+        return blueprint.flow_class(flow_config=blueprint.config)
 
     def _blueprint(self, instance: Instance) -> _Blueprint:
         """The class and config of an instance: read once, for its YAML takes longer than most turns."""

@@ -22,6 +22,7 @@ from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.outbox import Outbox, Turns
 from coflows.dispatch.parking import ParkingLot
+from coflows.dispatch.process_turn import ProcessTurns
 from coflows.dispatch.quarantine import Quarantine
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError
@@ -51,7 +52,8 @@ class Runner:
         self._failpoints = Failpoints(cl.settings.failpoints)
         self.outbox = Outbox(cl.session, self._failpoints)
         self.quarantine = Quarantine()
-        self._handler = Handler(cl, self, base_paths, secrets, self._failpoints)
+        self._processes = ProcessTurns(base_paths, concurrency)
+        self._handler = Handler(cl, self, base_paths, secrets, self._failpoints, self._processes)
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
         self._intake = Intake(cl.session, cl.store, self, self.custody, self._schedule)
@@ -122,11 +124,13 @@ class Runner:
         self.custody.tick(list(self._works.values()))
 
     def close(self) -> None:
-        """Stop the event loop of async flows, if one was needed."""
+        """Stop the event loop of async flows and the processes of others, if they were needed."""
         self._flusher.close()
         self._crew.close()
         if self._loop is not None:
             self._loop.close()
+        # After it: a turn that is ended now is begun again by another worker, and must not be told of here.
+        self._processes.close()
 
     # -- for the handler ---------------------------------------------------------------------------------------
 

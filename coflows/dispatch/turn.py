@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
@@ -68,7 +69,7 @@ class Turn:
         self._private_keys = private_keys
         self.pause = pause
         self._counter = 0
-        self._futures: list[FlowFuture] = []
+        self._futures: list[FlowFuture | Future[Any]] = []
         self._cancelled = False
 
     # -- for the flow (FlowRuntime) ----------------------------------------------------------------------------
@@ -165,6 +166,12 @@ class Turn:
             yield
 
     # -- for the runner ----------------------------------------------------------------------------------------
+
+    def ends_with(self, running: Future[Any]) -> None:
+        """What runs elsewhere for this turn is cancelled when the turn is."""
+        self._futures.append(running)
+        if self._cancelled:
+            running.cancel()
 
     def cancel(self) -> None:
         """The sender no longer wants it: whatever the turn waits for ends, and so does the turn at its next call."""

@@ -15,6 +15,7 @@ from coflows.model.names import LOCAL, check_endpoint, check_subflow_key, check_
 
 TARGET = "_target_"
 MAX_DEPTH = 64
+IN_PROCESS = "process"
 _ATOMS = (str, int, float, bool, NoneType)
 """What most values are: looked for first, and not copied."""
 _KEY_LISTS = ("input_interface", "output_interface", "private_keys", "overridable")
@@ -108,6 +109,16 @@ def validate_config(cls: type, config: Mapping[str, Any]) -> None:
                 f"{key!r} in the config of {label} is not a list of keys: {type(value).__name__}.",
                 hint=f"Write `{key}: [one_key, another_key]` in {place}.",
             )
+    if config.get("runs_in", "thread") not in ("thread", IN_PROCESS):
+        raise FlowConfigError(
+            f"runs_in in the config of {label} is {config['runs_in']!r}.", hint="Write `runs_in: thread` or process."
+        )
+    limit = config.get("memory_limit")
+    if limit is not None and not (type(limit) is int and limit > 0):
+        raise FlowConfigError(
+            f"memory_limit in the config of {label} is {limit!r}.",
+            hint="Write it in bytes: `memory_limit: 1073741824`.",
+        )
     subflow_specs(config, where=f"the config of {label} ({place})")
 
 
