@@ -14,7 +14,7 @@ from coflows.dispatch.loader import Loader
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError, StoreError
 from coflows.failpoints import Failpoints
-from coflows.store.base import Store
+from coflows.store.base import Store, When
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -51,16 +51,19 @@ class Writer:
         for key, (passed, at) in content.orders.items():
             content.writes[key] = encode({"passed": passed, "at": at})
         self._failpoints.reach("before_commit")
-        # Alone, this thread writes best; with others, all together in the store's.
-        self._commit(work, content, both, last=last, now=(alone and self._runner.idle) or not last)
+        when = When.LATER  # The replies are on their way; only the acknowledgement waits.
+        if both is None:
+            # Alone, this thread writes best; with others, all together in the store's.
+            when = When.NOW if (alone and self._runner.idle) or not last else When.SOON
+        self._commit(work, content, both, last=last, when=when)
         if not last:
             work.draft.wait()
 
-    def _commit(self, work: Work, content: Content, both: _Both | None, *, last: bool, now: bool) -> None:
+    def _commit(self, work: Work, content: Content, both: _Both | None, *, last: bool, when: When) -> None:
         def written(outcome: int | StoreError) -> None:
             if isinstance(outcome, StoreError) and not isinstance(outcome, ConflictError) and content.parked:
                 logger.warning("The outcome of a long turn could not be written; trying again: %s", outcome)
-                self._runner.later(RETRY, partial(self._commit, work, content, both, last=last, now=True))
+                self._runner.later(RETRY, partial(self._commit, work, content, both, last=last, when=When.NOW))
                 return
             try:
                 if isinstance(outcome, StoreError):
@@ -74,7 +77,7 @@ class Writer:
                 if last:
                     self._runner.end(work)
 
-        self._store.commit_async(written, content.writes, content.deletes, content.conditions, now=now)
+        self._store.commit_async(written, content.writes, content.deletes, content.conditions, when=when)
 
     def _may_answer_early(self, content: Content) -> bool:
         """A turn without state that sent nothing but replies to sessions: the reply need not wait for the record."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from coflows.errors import StoreError, StoreUnavailableError
-from coflows.store.base import Entry, Store, Watch
+from coflows.store.base import Entry, Store, Watch, When
 from coflows.store.commits import Commit, checked_commit
 from coflows.store.group import GroupWriter, Outcome
 from coflows.store.keys import check_key, key_range
@@ -105,11 +105,11 @@ class AdapterStore(Store, ChangeFeed):
         deletes: Iterable[str] = (),
         conditions: Mapping[str, int] | None = None,
         *,
-        now: bool = False,
+        when: When = When.SOON,
     ) -> None:
         commit = checked_commit(writes, deletes, conditions)
         self._check_open()
-        self._writer.commit_async(commit, done, now=now)
+        self._writer.commit_async(commit, done, when=when)
 
     def watch(self, prefix: str, callback: Callable[[frozenset[str]], None]) -> Watch:
         self._check_open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum, auto
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -19,6 +20,17 @@ class Entry(NamedTuple):
     key: str
     value: bytes
     version: int
+
+
+class When(Enum):
+    """When a commit that nobody waits for is written."""
+
+    NOW = auto()
+    """In the calling thread if no other commit is being written, which is quickest for one; else SOON."""
+    SOON = auto()
+    """Together with others, in a thread of the store's."""
+    LATER = auto()
+    """The same, and it may wait a few milliseconds for others."""
 
 
 class Watch(ABC):
@@ -83,12 +95,11 @@ class Store(ABC):
         deletes: Iterable[str] = (),
         conditions: Mapping[str, int] | None = None,
         *,
-        now: bool = False,
+        when: When = When.SOON,
     ) -> None:
         """``commit`` that does not wait: ``done`` is called once with the version or the error, from this thread or one
-        of the store's. Raises what is wrong with the arguments. ``now``: in this thread if no other
-        commit is being written, which is quicker for one and slower for many. Commits of one thread are applied in the
-        order of the calls."""
+        of the store's. Raises what is wrong with the arguments. Commits of one thread are applied in the order of
+        the calls."""
 
     @abstractmethod
     def watch(self, prefix: str, callback: Callable[[frozenset[str]], None]) -> Watch:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from coflows.errors import ConflictError, StoreError, StoreLockedError, StoreUnavailableError
+from coflows.store.base import When
 from coflows.store.commits import Commit
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ Outcome = int | ConflictError
 
 _MAX_COMMITS = 512
 _MAX_BYTES = 8 * 1024 * 1024
+_LINGER = 0.003
+"""Seconds that commits wait for others when nobody waits for them."""
 
 
 class _Pending:
@@ -70,6 +73,8 @@ class GroupWriter:
         self._queue: deque[_Pending | _Callback] = deque()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._hurry = False
+        self._lingering = False
 
     def commit(self, commit: Commit) -> int:
         """Apply, durably; raises what ``apply`` raised, or the ConflictError of this commit."""
@@ -87,10 +92,10 @@ class GroupWriter:
         self._enqueue(pending)
         return pending.result()
 
-    def commit_async(self, commit: Commit, done: Callable[[int | StoreError], None], *, now: bool) -> None:
+    def commit_async(self, commit: Commit, done: Callable[[int | StoreError], None], *, when: When) -> None:
         """``commit`` without waiting: ``done`` is called with the outcome, by this thread or the writer's."""
         pending = _Callback(commit, done)
-        if now and not self._queue and self._turn.acquire(blocking=False):
+        if when is When.NOW and not self._queue and self._turn.acquire(blocking=False):
             try:
                 self._check_open()
                 outcome = self._outcomes([commit])[0]
@@ -98,7 +103,7 @@ class GroupWriter:
                 self._turn.release()
             pending.settle(outcome)
             return
-        self._enqueue(pending)
+        self._enqueue(pending, hurry=when is not When.LATER)
 
     def close(self) -> None:
         """Apply what is queued, then stop. Idempotent."""
@@ -115,14 +120,16 @@ class GroupWriter:
         if self._closed:
             raise StoreUnavailableError(f"The store {self._url} was closed.", hint="Open it again.")
 
-    def _enqueue(self, pending: _Pending | _Callback) -> None:
+    def _enqueue(self, pending: _Pending | _Callback, *, hurry: bool = True) -> None:
         with self._gate:
             self._check_open()
             self._queue.append(pending)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="coflows-store-writer", daemon=True)
                 self._thread.start()
-            self._gate.notify()
+            self._hurry = self._hurry or hurry
+            if hurry or not self._lingering:
+                self._gate.notify()
 
     def _run(self) -> None:
         while self._wait_for_work():
@@ -134,10 +141,16 @@ class GroupWriter:
 
     def _wait_for_work(self) -> bool:
         with self._gate:
+            if not self._hurry and not self._closed:
+                # What may wait gathers meanwhile, and need not wake this thread.
+                self._lingering = True
+                self._gate.wait(_LINGER)
+                self._lingering = False
             while not self._queue:
                 if self._closed:
                     return False
                 self._gate.wait()
+            self._hurry = False
         return True
 
     def _take_group(self) -> list[_Pending | _Callback]:
