@@ -28,6 +28,10 @@ CoflowsError
 |   |-- TaskError                 it raised something that cannot be sent as it is
 |   `-- WorkerDiedError           its worker process died over it
 |       `-- WorkerMemoryError     of want of memory (also a MemoryError)
+|-- WorkflowError
+|   |-- WorkflowInvalidError      steps that make no graph
+|   |-- WorkflowFailedError       a step failed (also a RuntimeError)
+|   `-- WorkflowCancelledError    somebody cancelled the run (also a RuntimeError)
 |-- EndpointNotFoundError         this user serves nothing under that name
 |-- UnknownUserError              no user with this id has a door on this broker
 |-- InstanceNotFoundError         no such instance, or it was deleted
@@ -256,6 +260,32 @@ class WorkerMemoryError(WorkerDiedError, MemoryError):
     """A task needed more memory than its worker process was given."""
 
     code = "worker_memory"
+=======
+class WorkflowError(CoflowsError):
+    """A workflow could not be built or run."""
+
+    code = "workflow"
+    exit_code = 6
+
+
+class WorkflowInvalidError(WorkflowError, ValueError):
+    """Steps that make no graph: a cycle, an unknown dependency, two of one name."""
+
+    code = "workflow_invalid"
+
+
+class WorkflowFailedError(WorkflowError, RuntimeError):
+    """A step failed; the text names it, and the cause is chained where it is at hand."""
+
+    code = "workflow_failed"
+    exit_code = 9
+
+
+class WorkflowCancelledError(WorkflowError, RuntimeError):
+    """The run was cancelled."""
+
+    code = "workflow_cancelled"
+    exit_code = 11
 
 
 class EndpointNotFoundError(CoflowsError):
