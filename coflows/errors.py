@@ -260,7 +260,8 @@ class WorkerMemoryError(WorkerDiedError, MemoryError):
     """A task needed more memory than its worker process was given."""
 
     code = "worker_memory"
-=======
+
+
 class WorkflowError(CoflowsError):
     """A workflow could not be built or run."""
 

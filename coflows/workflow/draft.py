@@ -123,10 +123,10 @@ class Draft:
 def _updated(table: Map[K, V], changes: dict[K, Any]) -> Map[K, V]:
     if not changes:
         return table
-    with table.mutate() as draft:
-        for key, value in changes.items():
-            if value is not None:
-                draft[key] = value
-            elif key in draft:
-                del draft[key]
-        return draft.finish()
+    draft = table.mutate()
+    for key, value in changes.items():
+        if value is not None:
+            draft[key] = value
+        elif key in draft:
+            del draft[key]
+    return draft.finish()

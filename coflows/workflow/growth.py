@@ -97,7 +97,7 @@ def expand(draft: Draft, group: str) -> int:
     """How many children a group grows, now that its parents are over."""
     count = max(draft.spec(group).repetitions, 0)
     for _, need in draft.parents(group):
-        size = draft.status(need.process).size if need.each else None
-        if size is not None:
-            count *= size
+        items = draft.status(need.process).items if need.each else None
+        if items is not None:
+            count *= items
     return count

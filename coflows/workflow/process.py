@@ -72,7 +72,7 @@ class Status(NamedTuple):
     retries: int = 0
     losses: int = 0
     size: int | None = None
-    """How many items its output has, where a group may take them one by one; None when it is one value."""
+    """How many items its output has (or will have), where a group may take them one by one; None for one value."""
     children: int = 0
     """How many children a group has grown."""
     needs: int = 0
@@ -90,6 +90,11 @@ class Status(NamedTuple):
     def ended(self) -> bool:
         """Whether it is over."""
         return self.state in ENDED
+
+    @property
+    def items(self) -> int | None:
+        """How many items a group that takes them one by one finds; None when there is one value, or nothing."""
+        return self.size if self.state is ProcessState.SUCCESS else None
 
     @property
     def given_out(self) -> bool:
