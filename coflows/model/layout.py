@@ -16,6 +16,7 @@ parked:{point}:{partition}:{flow_id}:{message_id}   a message whose turn takes l
 unparked:{the same}                  its sender no longer wants it
 dead:{letter}                        a message that was given up
 keeping:{flow_id}                    an instance that its fetch has not kept yet, or whose subflows are to be told
+workflows:{run_id}:{record}          a workflow's run, as the records of its graph
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
 swept                                when old records were last swept
 """
@@ -23,6 +24,8 @@ swept                                when old records were last swept
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from coflows.model.names import check_run_id
 
 SERVE_FIELDS = ("init", "flow_class_name", "default_dispatch_point", "singleton", "parallel_dispatch")
 FLOWS = "flows:"
@@ -167,6 +170,11 @@ def parked_key(dispatch_point: str, partition: int | None, flow_id: str, message
 def parked_cancel_key(key: str) -> str:
     """The mark that the sender of the message parked under ``key`` no longer wants it."""
     return f"un{key}"
+
+
+def workflow_prefix(run_id: str) -> str:
+    """What the records of a workflow's run begin with."""
+    return f"workflows:{check_run_id(run_id)}:"
 
 
 def dead_key(letter: str) -> str:

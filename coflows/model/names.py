@@ -62,6 +62,11 @@ def check_flow_id(value: object) -> str:
     return _check(_FLOW_ID, value, "Instance id", "the UUID that get_instance_id() returns")
 
 
+def check_run_id(value: object) -> str:
+    """Return ``value`` when it can name a workflow's run, else raise NameInvalidError."""
+    return _check(_NAME, value, "Run id", "1 to 64 letters, digits, '_', '-' or single '.'")
+
+
 def check_token(value: object, what: str = "Message id") -> str:
     """Return ``value`` when it is 32 lowercase hex digits (message, request and session ids), else raise."""
     return _check(_TOKEN, value, what, "32 lowercase hex digits")

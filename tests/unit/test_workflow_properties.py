@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coflows.workflow.commands import End
-from coflows.workflow.events import Cancelled, Submitted
-from coflows.workflow.graph import Graph, outstanding, step
-from coflows.workflow.process import Need, Policy, ProcessSpec
-from coflows.workflow.states import GRAPH_ENDED, ProcessState
+from coflows.workflow.graph.commands import End
+from coflows.workflow.graph.events import Cancelled, Submitted
+from coflows.workflow.graph.process import Need, Policy, ProcessSpec
+from coflows.workflow.graph.states import GRAPH_ENDED, ProcessState
+from coflows.workflow.graph.stepping import Graph, outstanding, step
 from tests.unit.workflow_world import World
 
+calmly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 OUTCOMES = ["succeeded", "failed", "timed out", "lost", "hangs", "unwanted", "no list"]
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Graphs of up to a dozen processes with everything that a process may have."""
-    names = [f"p{number}" for number in range(draw(st.integers(0, 12)))]
+    """Graphs of up to ten processes with everything that a process may have."""
+    names = [f"p{number}" for number in range(draw(st.integers(0, 10)))]
     specs = []
     for number, name in enumerate(names):
         chosen = draw(st.lists(st.sampled_from(names[:number]), unique=True, max_size=4)) if number else []
@@ -40,7 +41,9 @@ def worlds(draw: st.DrawFn) -> World:
                 conditional=draw(st.integers(0, 3)) == 0,
             )
         )
-    nodes = st.sampled_from([f"{name}{index}" for name in names for index in ("", "[0]", "[1]")]) if names else st.none()
+    nodes = (
+        st.sampled_from([f"{name}{index}" for name in names for index in ("", "[0]", "[1]")]) if names else st.none()
+    )
     outcomes = draw(st.dictionaries(nodes, st.lists(st.sampled_from(OUTCOMES), max_size=8)))
     items = draw(st.dictionaries(nodes, st.integers(0, 3)))
     skipped = draw(st.frozensets(st.sampled_from(names))) if names else frozenset()
@@ -58,6 +61,7 @@ def again(world: World, *, reload: bool = False) -> World:
     return World(world.specs, world.outcomes, world.items, world.skipped, world.adds, reload)
 
 
+@calmly
 @given(worlds(), st.integers())
 def test_every_graph_ends_and_so_does_all_in_it(world: World, seed: int) -> None:
     """The world itself asserts that nothing runs before what it needs, and nothing twice in one attempt."""
@@ -73,11 +77,13 @@ def test_every_graph_ends_and_so_does_all_in_it(world: World, seed: int) -> None
         assert "[" in name or world.graph.spec(name).group or delivered == (status.state != "UPSTREAM_FAILED")
 
 
+@calmly
 @given(worlds(), st.integers(), st.integers())
 def test_the_order_of_events_makes_no_difference(world: World, one: int, other: int) -> None:
     assert world.run(Random(one).randrange).states() == again(world).run(Random(other).randrange).states()
 
 
+@calmly
 @given(worlds(), st.integers())
 def test_a_graph_that_is_saved_and_loaded_goes_on_identically(world: World, seed: int) -> None:
     loaded = again(world, reload=True).run(Random(seed).randrange)
@@ -85,6 +91,7 @@ def test_a_graph_that_is_saved_and_loaded_goes_on_identically(world: World, seed
     assert world.graph == loaded.graph
 
 
+@calmly
 @given(worlds(), st.integers(), st.integers(0, 30))
 def test_a_loaded_graph_asks_for_what_is_outstanding(world: World, seed: int, stop: int) -> None:
     """A runner that dies after ``stop`` events and knows nothing but the graph comes to the same end."""
@@ -112,6 +119,7 @@ def _without_submission(world: World):  # type: ignore[no-untyped-def]
     return lambda event: None if isinstance(event, Submitted) else tell(world, event)
 
 
+@calmly
 @given(worlds(), st.integers(), st.integers(0, 30), st.booleans())
 def test_cancelling_ends_it(world: World, seed: int, stop: int, whole: bool) -> None:
     dice = Random(seed)
@@ -130,6 +138,7 @@ def test_cancelling_ends_it(world: World, seed: int, stop: int, whole: bool) -> 
     assert victim not in world.graph or world.graph.statuses[victim].ended
 
 
+@calmly
 @given(worlds(), st.integers())
 def test_what_a_step_writes_is_about_its_neighbours(world: World, seed: int) -> None:
     """No more than a few records for each process and edge, over a whole run."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from coflows.workflow.commands import ClearTimer, Command, Decide, End, SetTimer, Start, Stop, Timer
-from coflows.workflow.events import (
+from coflows.workflow.graph.commands import ClearTimer, Command, Decide, End, SetTimer, Start, Stop, Timer
+from coflows.workflow.graph.events import (
     ChildAdded,
     Decided,
     Event,
@@ -19,10 +19,10 @@ from coflows.workflow.events import (
     TimedOut,
     TimerDue,
 )
-from coflows.workflow.graph import Graph, step
-from coflows.workflow.process import ProcessSpec
-from coflows.workflow.records import changes, load
-from coflows.workflow.states import ProcessState
+from coflows.workflow.graph.process import ProcessSpec
+from coflows.workflow.graph.records import changes, load
+from coflows.workflow.graph.states import ProcessState
+from coflows.workflow.graph.stepping import Graph, step
 
 Pick = Callable[[int], int]
 """Which of so many things that may happen now does happen."""

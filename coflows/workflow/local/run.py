@@ -10,21 +10,24 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any, Protocol
 
-from coflows.workflow.body import Body, Place
-from coflows.workflow.commands import ClearTimer, Decide, End, SetTimer, Start, Stop
-from coflows.workflow.events import Cancelled, Decided, Event, Failed, Started, Submitted, Succeeded, TimerDue
-from coflows.workflow.graph import Graph, step
-from coflows.workflow.loop_thread import LoopThread
-from coflows.workflow.outputs import Outputs
-from coflows.workflow.process import ProcessSpec
-from coflows.workflow.ready import Job, ReadyQueue
-from coflows.workflow.states import ProcessState
-from coflows.workflow.timers import Timers
+from coflows.workflow.graph.commands import ClearTimer, Decide, End, SetTimer, Start, Stop
+from coflows.workflow.graph.events import Cancelled, Decided, Event, Failed, Started, Submitted, Succeeded, TimerDue
+from coflows.workflow.graph.process import ProcessSpec
+from coflows.workflow.graph.stepping import step
+from coflows.workflow.graph.value import Graph
+from coflows.workflow.local.announced import announced
+from coflows.workflow.local.body import Body, Place
+from coflows.workflow.local.loop_thread import LoopThread
+from coflows.workflow.local.outputs import Outputs
+from coflows.workflow.local.ready import Job, ReadyQueue
+from coflows.workflow.local.timers import Timers
 
 Attempt = tuple[str, int]
 Watcher = Callable[[Graph], None]
+Serve = Callable[[bytes, Callable[[bytes], None]], None]
 ASYNC_LIMIT = 1000
 """How many async attempts are begun at once."""
 
@@ -32,15 +35,17 @@ ASYNC_LIMIT = 1000
 class Processes(Protocol):
     """Worker processes; cancelling a future ends the process that works on it."""
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, name: str | None = None) -> Future[Any]:
-        """Run ``function(*args)`` in one of them."""
+    def submit(
+        self, function: Callable[..., Any], /, *args: Any, name: str | None = None, serve: Serve | None = None
+    ) -> Future[Any]:
+        """Run ``function(caller, *args)`` in one of them; what it asks with ``caller.call(data)`` goes to ``serve``."""
 
 
 class LocalRun:
     """One run of one graph. ``bodies`` has what each submitted process runs (a group: what its children run).
 
-    ``watch`` is called with the graph after each change, in order, and holds the run up while it runs. Thread-safe; a
-    run is used once.
+    ``fail_fast``: the first failure that nobody makes up for cancels the rest. ``watch`` is called with the graph after
+    each change, in order, and holds the run up while it runs. Thread-safe; a run is used once.
     """
 
     def __init__(
@@ -51,11 +56,15 @@ class LocalRun:
         processes: Callable[[], Processes],
         process_count: int,
         watch: Watcher = lambda graph: None,
+        fail_fast: bool = False,
     ) -> None:
         self.graph = Graph()
         self.outputs = Outputs()
         self.errors: dict[str, BaseException] = {}
         """What the last attempt of a process raised."""
+        self.failed_fast = False
+        """Whether a failure cancelled the rest."""
+        self._fail_fast = fail_fast
         self._bodies = bodies
         self._processes = processes
         self._watch = watch
@@ -114,14 +123,15 @@ class LocalRun:
         """``takes_one``: the caller's thread is going to take a job itself."""
         with self._lock:
             afterwards = self._step(event, takes_one=takes_one)
-        self._do(afterwards)
+        for action in afterwards:
+            action()
 
-    def _step(self, event: Event, *, takes_one: bool = False) -> list[Start | Future[Any]]:
-        """With the lock held. Gives what is to be done when it is not: attempts to launch, futures to cancel."""
+    def _step(self, event: Event, *, takes_one: bool = False) -> list[Callable[[], object]]:
+        """With the lock held. Gives what is to be done when it is not."""
         self.graph, commands = step(self.graph, event)
         if self.graph.delta.statuses or self.graph.delta.head:
             self._watch(self.graph)
-        afterwards: list[Start | Future[Any]] = []
+        afterwards: list[Callable[[], object]] = []
         added = 0
         for command in commands:
             match command:
@@ -141,22 +151,31 @@ class LocalRun:
                     self._changed.notify_all()
                     self._work.notify_all()
         self._call_threads(added - takes_one)
+        if self._fail_fast and self.graph.head.failures and not (self.failed_fast or self._over):
+            self.failed_fast = True
+            afterwards.append(self.cancel)
         for place, free in self._free.items():
             while free and self._ready[place]:
                 job = self._ready[place].take()
                 if isinstance(job, Start) and self._begin(job, Future()):
                     free -= 1
-                    afterwards.append(job)
+                    afterwards.append(partial(self._launch, job))
             self._free[place] = free
         return afterwards
 
     def _begin(self, job: Start, running: Future[Any] | None) -> bool:
-        """With the lock held: whether the attempt still counts; then it is begun."""
-        self.graph, commands = step(self.graph, Started(job.process, job.attempt, self._now()))
+        """With the lock held: whether the attempt still counts; then it is begun. A process says itself when."""
         status = self.graph.statuses[job.process]
-        if status.state is not ProcessState.RUNNING or status.attempt != job.attempt:
+        if status.attempt != job.attempt or not status.given_out:
             return False
         self._running[job.process, job.attempt] = running
+        if self._place(job) != "process":
+            self._started(job)
+        return True
+
+    def _started(self, job: Start) -> None:
+        """With the lock held."""
+        self.graph, commands = step(self.graph, Started(job.process, job.attempt, self._now()))
         self._watch(self.graph)
         for command in commands:
             if isinstance(command, SetTimer):
@@ -164,7 +183,6 @@ class LocalRun:
                 self._changed.notify_all()
             elif isinstance(command, ClearTimer):
                 self._timers.clear(command.timer)
-        return True
 
     def _end(self, job: Start, output: Any, error: BaseException | None, *, takes_one: bool = False) -> bool:
         """Tell how an attempt ended; False when it did not count any more."""
@@ -190,11 +208,12 @@ class LocalRun:
             else:
                 self.errors[process] = error
             afterwards = self._step(event, takes_one=takes_one)
-        self._do(afterwards)
+        for action in afterwards:
+            action()
         return True
 
-    def _stop(self, attempt: Attempt) -> list[Future[Any]]:
-        """With the lock held."""
+    def _stop(self, attempt: Attempt) -> list[Callable[[], object]]:
+        """With the lock held; futures are cancelled without it, for they call back."""
         if attempt not in self._running:
             return []
         running = self._running.pop(attempt)
@@ -203,7 +222,7 @@ class LocalRun:
             self._call_threads(1)
             return []
         self._free[self._body(attempt[0]).place] += 1
-        return [running]
+        return [running.cancel]
 
     def _body(self, process: str) -> Body:
         return self._bodies[self.graph.spec(process).name]
@@ -262,14 +281,6 @@ class LocalRun:
 
     # -- elsewhere ---------------------------------------------------------------------------------------------
 
-    def _do(self, afterwards: list[Start | Future[Any]]) -> None:
-        """Without the lock: futures call back from where they are cancelled."""
-        for one in afterwards:
-            if isinstance(one, Future):
-                one.cancel()
-            else:
-                self._launch(one)
-
     def _launch(self, job: Start) -> None:
         body = self._body(job.process)
         try:
@@ -277,7 +288,8 @@ class LocalRun:
             if body.place == "async":
                 future = self._loop.submit(body.function, *arguments)
             else:
-                future = self._processes().submit(body.function, *arguments, name=job.process)
+                begun = partial(self._begun, job)
+                future = self._processes().submit(announced, body.function, *arguments, name=job.process, serve=begun)
         except Exception as error:
             self._end(job, None, error)
             return
@@ -289,6 +301,12 @@ class LocalRun:
             future.add_done_callback(lambda done: self._landed(job, done))
         else:
             future.cancel()
+
+    def _begun(self, job: Start, data: bytes, answer: Callable[[bytes], None]) -> None:
+        """A worker process has come to it: from now on counts how long it runs."""
+        answer(data)
+        with self._lock:
+            self._started(job)
 
     def _landed(self, job: Start, future: Future[Any]) -> None:
         if future.cancelled():

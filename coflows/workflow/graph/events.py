@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coflows.workflow.commands import Timer
-from coflows.workflow.process import ProcessSpec
+from coflows.workflow.graph.commands import Timer
+from coflows.workflow.graph.process import ProcessSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,13 @@
-"""The process graph: ``step(graph, event) -> (graph, commands)``. Pure: no I/O, no clock, no randomness.
-
-Every runner and every face stands on this: a runner tells what happened and does what it is asked; what runs in a step,
-and the values that go from step to step, are kept by the face under the process's name. Events may come late, twice
-or after their attempt is void; they then change nothing.
-"""
+"""One step of a graph. No I/O, no clock, no randomness."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from coflows.workflow import lifecycle
-from coflows.workflow.commands import Command, Decide, SetTimer, Start, Timer, TimerKind
-from coflows.workflow.draft import Draft
-from coflows.workflow.events import (
+from coflows.workflow.graph import lifecycle
+from coflows.workflow.graph.commands import Command, Decide, SetTimer, Start, Timer, TimerKind
+from coflows.workflow.graph.draft import Draft
+from coflows.workflow.graph.events import (
     Cancelled,
     ChildAdded,
     Decided,
@@ -25,17 +20,18 @@ from coflows.workflow.events import (
     TimedOut,
     TimerDue,
 )
-from coflows.workflow.growth import add_child, submit
-from coflows.workflow.states import Awaits, ProcessState
-from coflows.workflow.value import Delta, Graph
-
-__all__ = ["Delta", "Graph", "outstanding", "step"]
+from coflows.workflow.graph.growth import add_child, submit
+from coflows.workflow.graph.states import Awaits, ProcessState
+from coflows.workflow.graph.value import Graph
 
 
 def step(graph: Graph, event: Event) -> tuple[Graph, tuple[Command, ...]]:
     """The graph after the event, and what its runner is to do. ``graph`` stays as it was; the new one's ``delta`` is
-    what changed. Costs about as much as the event's process has neighbours (a cancel of the whole graph: as much as
-    there are open processes). Raises WorkflowInvalidError for a submission or a child that makes no graph."""
+    what changed. Events may come late, twice, or after their attempt is void: then they change nothing.
+
+    Costs about as much as the event's process has neighbours; a cancel of the whole graph, as much as there are
+    processes. Raises WorkflowInvalidError for a submission or a child that makes no graph.
+    """
     draft = Draft(graph, event.at)
     match event:
         case Started():

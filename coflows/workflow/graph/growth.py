@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from coflows.errors import WorkflowInvalidError
-from coflows.workflow.checks import check_name, check_processes
-from coflows.workflow.draft import Draft
-from coflows.workflow.events import ChildAdded, Submitted
-from coflows.workflow.process import Need, parse_child
-from coflows.workflow.states import GRAPH_ENDED, UNDELIVERED, Awaits, ProcessState
+from coflows.workflow.graph.checks import check_name, check_processes
+from coflows.workflow.graph.draft import Draft
+from coflows.workflow.graph.events import ChildAdded, Submitted
+from coflows.workflow.graph.process import Need, parse_child
+from coflows.workflow.graph.states import GRAPH_ENDED, UNDELIVERED, Awaits, ProcessState
 
 
 def submit(draft: Draft, event: Submitted) -> None:

@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 
 from immutables import Map
 
-from coflows.workflow.process import Need, ProcessSpec, Status, child_name, parse_child
-from coflows.workflow.states import GraphState
+from coflows.workflow.graph.process import Need, ProcessSpec, Status, child_name, parse_child
+from coflows.workflow.graph.states import GraphState
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -61,10 +61,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A process graph. Immutable; ``step`` (in ``graph.py``) makes the next one. Equal when it is in the same place,
+    """A process graph. Immutable; ``step`` makes the next one. Equal when it is in the same place,
     however it got there."""
 
-    head: Head = Head()
+    head: Head = field(default_factory=Head)
     specs: Map[str, ProcessSpec] = field(default_factory=Map)
     """A group's children have none of their own."""
     statuses: Map[str, Status] = field(default_factory=Map)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from coflows.workflow.states import ENDED, Awaits, ProcessState
+from coflows.workflow.graph.states import ENDED, Awaits, ProcessState
 
 MAX_LOSSES = 5
 """How many executors may be lost over one process before it is given up."""

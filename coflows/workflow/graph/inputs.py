@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from coflows.workflow.process import parse_child
-from coflows.workflow.states import ProcessState
-from coflows.workflow.value import Graph
+from coflows.workflow.graph.process import parse_child
+from coflows.workflow.graph.states import ProcessState
+from coflows.workflow.graph.value import Graph
 
 
 class Input(NamedTuple):

@@ -15,9 +15,9 @@ from typing import Any
 from immutables import Map
 
 from coflows.errors import SerializationError
-from coflows.workflow.process import Need, Policy, ProcessSpec, Status
-from coflows.workflow.states import Awaits, GraphState, ProcessState
-from coflows.workflow.value import Delta, Dependent, Graph, Head
+from coflows.workflow.graph.process import Need, Policy, ProcessSpec, Status
+from coflows.workflow.graph.states import Awaits, GraphState, ProcessState
+from coflows.workflow.graph.value import Delta, Dependent, Graph, Head
 
 Record = list[Any]
 
@@ -40,9 +40,7 @@ def changes(delta: Delta) -> dict[str, Record | None]:
 
 def save(graph: Graph) -> dict[str, Record]:
     """The whole graph."""
-    whole = Delta(
-        graph.head, dict(graph.specs), dict(graph.statuses), dict(graph.needs), dict(graph.dependents)
-    )
+    whole = Delta(graph.head, dict(graph.specs), dict(graph.statuses), dict(graph.needs), dict(graph.dependents))
     return {key: record for key, record in changes(whole).items() if record is not None}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from coflows.workflow.commands import ClearTimer, Decide, End, SetTimer, Start, Stop, Timer, TimerKind
-from coflows.workflow.draft import Draft
-from coflows.workflow.growth import expand
-from coflows.workflow.process import MAX_LOSSES, Status
-from coflows.workflow.states import GRAPH_ENDED, UNDELIVERED, Awaits, GraphState, ProcessState
+from coflows.workflow.graph.commands import ClearTimer, Decide, End, SetTimer, Start, Stop, Timer, TimerKind
+from coflows.workflow.graph.draft import Draft
+from coflows.workflow.graph.growth import expand
+from coflows.workflow.graph.process import MAX_LOSSES, Status
+from coflows.workflow.graph.states import GRAPH_ENDED, UNDELIVERED, Awaits, GraphState, ProcessState
 
 MISSING_LIST = "a foreach step gives a list"
 
@@ -156,6 +156,8 @@ def cancel(draft: Draft, process: str) -> None:
 def end(draft: Draft, process: str, state: ProcessState, *, reason: str = "", size: int | None = None) -> None:
     """A process is over, and so is all that requires what it does not deliver. What has now all that it needs becomes
     ready. No recursion: a chain may be long."""
+    # In a graph that is cancelled, all that is not over is cancelled, whoever comes first.
+    below_state = ProcessState.CANCELLED if draft.head.cancelled else ProcessState.UPSTREAM_FAILED
     over = deque([(process, state, reason, process if state is ProcessState.FAILED else "")])
     while over:
         name, state, reason, blame = over.popleft()
@@ -178,7 +180,7 @@ def end(draft: Draft, process: str, state: ProcessState, *, reason: str = "", si
             if below.ended:
                 continue
             if undelivered and dependent.required:
-                over.append((dependent.process, ProcessState.UPSTREAM_FAILED, f"{name} did not deliver", blame or name))
+                over.append((dependent.process, below_state, f"{name} did not deliver", blame or name))
             else:
                 _one_less(draft, dependent.process, below, status if not changes else draft.status(name))
         if undelivered and not needed:

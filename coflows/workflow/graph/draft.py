@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from immutables import Map
 
-from coflows.workflow.commands import Command
-from coflows.workflow.process import Need, ProcessSpec, Status, child_name, parse_child
-from coflows.workflow.value import Delta, Dependent, Graph, Head
+from coflows.workflow.graph.commands import Command
+from coflows.workflow.graph.process import Need, ProcessSpec, Status, child_name, parse_child
+from coflows.workflow.graph.value import Delta, Dependent, Graph, Head
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -91,16 +91,14 @@ class Draft:
 
     def disconnect(self, child: str, parent: str) -> bool:
         """Take the edge away; False when there is none."""
-        for number, need in self.parents(child):
-            if need.process == parent:
-                break
-        else:
+        slot = next(((child, number) for number, need in self.parents(child) if need.process == parent), None)
+        if slot is None:
             return False
-        for other, dependent in self.dependents(parent):
+        self._delta.needs[slot] = None
+        for number, dependent in self.dependents(parent):
             if dependent.process == child:
-                self._delta.dependents[parent, other] = None
+                self._delta.dependents[parent, number] = None
                 break
-        self._delta.needs[child, number] = None
         self.set(child, pending=self.status(child).pending - (not self.status(parent).ended))
         return True
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from coflows.workflow.states import GraphState
+from coflows.workflow.graph.states import GraphState
 
 
 class TimerKind(StrEnum):

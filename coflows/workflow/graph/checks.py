@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 
 from coflows.errors import WorkflowInvalidError
-from coflows.workflow.process import ProcessSpec
+from coflows.workflow.graph.process import ProcessSpec
 
 MAX_NAME = 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from coflows.workflow.commands import Decide, Start
+from coflows.workflow.graph.commands import Decide, Start
 
 Job = Start | Decide
 

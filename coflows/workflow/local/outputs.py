@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from coflows.workflow.inputs import Input, inputs_of
-from coflows.workflow.value import Graph
+from coflows.workflow.graph.inputs import Input, inputs_of
+from coflows.workflow.graph.value import Graph
 
 
 class Outputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from coflows.workflow.commands import Timer
+from coflows.workflow.graph.commands import Timer
 
 
 class Timers:

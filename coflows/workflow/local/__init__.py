@@ -1,0 +1,1 @@
+"""Runs a graph in this process: threads, worker processes, an event loop."""
