@@ -8,7 +8,7 @@ from typing import Any
 from coflows.workflow.graph.commands import ClearTimer, Decide, End, SetTimer, Start, Stop, Timer, TimerKind
 from coflows.workflow.graph.draft import Draft
 from coflows.workflow.graph.growth import expand
-from coflows.workflow.graph.process import MAX_LOSSES, Status
+from coflows.workflow.graph.process import MAX_LOSSES, Status, parse_child
 from coflows.workflow.graph.states import GRAPH_ENDED, UNDELIVERED, Awaits, GraphState, ProcessState
 
 MISSING_LIST = "a foreach step gives a list"
@@ -179,7 +179,9 @@ def end(draft: Draft, process: str, state: ProcessState, *, reason: str = "", si
             below = draft.status(dependent.process)
             if below.ended:
                 continue
-            if undelivered and dependent.required:
+            if undelivered and parse_child(name) is not None:
+                over.append((dependent.process, state, reason, blame or name))  # A group is as its children are.
+            elif undelivered and dependent.required:
                 over.append((dependent.process, below_state, f"{name} did not deliver", blame or name))
             else:
                 _one_less(draft, dependent.process, below, status if not changes else draft.status(name))
