@@ -50,7 +50,7 @@ class Step:
         """Whether its condition says no. A condition may take the step, or nothing."""
         if self.condition is None:
             return False
-        wanted = self.condition(self) if takes_arguments(self.condition) else self.condition()
+        wanted = self.condition(self) if parameter_names(self.condition) else self.condition()
         return not wanted
 
     @property
@@ -194,11 +194,11 @@ def _noted(function: Any) -> Step:
     return noted
 
 
-def takes_arguments(function: Callable[..., Any]) -> bool:
-    """Whether a function has positional parameters; True when nobody can tell."""
+def parameter_names(function: Callable[..., Any]) -> list[str]:
+    """The positional parameters of a function; one without a name when nobody can tell."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return True
+        return [""]
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    return any(one.kind not in named for one in parameters)
+    return [one.name for one in parameters if one.kind not in named]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from coflows.workflow.decorators import Step, takes_arguments
+from coflows.workflow.decorators import Step, parameter_names
 from coflows.workflow.graph.process import Need, ProcessSpec
 from coflows.workflow.graph.states import ENDED, ProcessState
 
@@ -92,7 +93,10 @@ class FlowStep:
         self.successors: list[FlowStep] = []
         self.optional: set[FlowStep] = set()
         """The predecessors that may fail."""
-        self.takes_inputs = takes_arguments(function)
+        parameters = parameter_names(function)
+        self.is_method = inspect.isfunction(function) and parameters[:1] == ["self"]
+        """Whether its function is called with the flow first."""
+        self.takes_inputs = len(parameters) > self.is_method
         self.expanded = False
         """Whether it has as many nodes as it finds inputs, rather than one."""
         self.nodes: list[FlowNode] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -114,12 +113,8 @@ class Runner:
 
     def _bound(self, step: FlowStep) -> Callable[..., Any]:
         """A method with this flow as its ``self``; a function as it is."""
-        raw = inspect.getattr_static(type(self.spec), step.name)
         function: Callable[..., Any] = step.step_function
-        first = next(iter(inspect.signature(function).parameters), None) if inspect.isfunction(function) else None
-        if isinstance(raw, staticmethod | classmethod) or first != "self":
-            return function
-        return MethodType(function, self.spec)
+        return MethodType(function, self.spec) if step.is_method else function
 
     def _inputs(self, step: FlowStep) -> Callable[[list[Any]], list[Any]]:
         """What a step makes of what the engine gives it."""

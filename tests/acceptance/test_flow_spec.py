@@ -325,13 +325,13 @@ def test_a_condition_sees_what_ran_before() -> None:
             return data
 
         @step
-        def shown(self, data):
-            return "shown"
+        def shown(self):
+            return f"shown {self.input}"
 
     flow = Looking("l", 3)
     Looking.shown.step.condition = lambda: flow.number_found > 2
     flow.run()
-    assert flow.get_result(flow.shown) == "shown"
+    assert flow.get_result(flow.shown) == "shown 3"
 
 
 def test_an_optional_predecessor_may_fail() -> None:

@@ -57,6 +57,7 @@ def test_every_notebook_is_tested() -> None:
         "multiple_users.ipynb",
         "recursive_serve.ipynb",
         "storage_and_cleanup.ipynb",
+        "workflows.ipynb",
     }
 
 
@@ -87,3 +88,21 @@ def test_storage_and_cleanup(execute: Any) -> None:
     assert outputs[4] == "InstanceNotFoundError instance_not_found\n"
     assert outputs[5] == "3\nTrue [] 0\n"
     assert outputs[6].startswith("2\nflows")
+
+
+def test_workflows(execute: Any) -> None:
+    outputs = execute("workflows.ipynb")
+    assert outputs[1] == "{'result': 10}"
+    assert outputs[4] == (
+        "['rice with curry', 'rice with pesto', 'pasta with curry', 'pasta with pesto', "
+        "'fish with curry', 'fish with pesto']\n"
+        "{'plates': 6, 'seats': 8, 'flowers': None}\n"
+    )
+    assert outputs[5].startswith("flowchart LR\n") and "flowers" in outputs[5] and ":::SKIPPED" in outputs[5]
+    assert outputs[6].startswith(
+        "Flow failed: Step inverse failed: division by zero\nZeroDivisionError('division by zero')\n[1, 4, 0]\n"
+    )
+    nodes = "[('inverse_0', 'succeeded', 1), ('inverse_1', 'succeeded', 1), ('inverse_2', 'failed', 2)]"
+    assert outputs[6].replace(",\n", ",").endswith(nodes)
+    assert outputs[8] == "Flow failed: Step forever failed: it ran for longer than 2 s (maxexectime)\n"
+    assert outputs[10] == "[121, 4554]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from coflows.workflow.graph.commands import ClearTimer, Decide, End, SetTimer, Start, Stop, Timer, TimerKind
 from coflows.workflow.graph.draft import Draft
@@ -167,11 +166,12 @@ def end(draft: Draft, process: str, state: ProcessState, *, reason: str = "", si
         _clear_timers(draft, name, status)
         if state is ProcessState.CANCELLED and status.given_out:
             draft.commands.append(Stop(name, status.attempt))
-        changes: dict[str, Any] = {"size": size} if name == process and size is not None else {}
+        if name != process or size is None:
+            size = status.size
+        status = draft.set(
+            name, state=state, awaits=Awaits.NOTHING, ended_at=draft.at, reason=reason, blame=blame, size=size
+        )
         undelivered = state in UNDELIVERED
-        if undelivered:
-            changes |= {"reason": reason, "blame": blame}
-        draft.set(name, state=state, awaits=Awaits.NOTHING, ended_at=draft.at, **changes)
         draft.head = draft.head._replace(open=draft.head.open - 1)
         needed = False
         for _, dependent in draft.dependents(name):
@@ -184,7 +184,7 @@ def end(draft: Draft, process: str, state: ProcessState, *, reason: str = "", si
             elif undelivered and dependent.required:
                 over.append((dependent.process, below_state, f"{name} did not deliver", blame or name))
             else:
-                _one_less(draft, dependent.process, below, status if not changes else draft.status(name))
+                _one_less(draft, dependent.process, below, status)
         if undelivered and not needed:
             head = draft.head
             draft.head = head._replace(failures=head.failures + 1, blame=head.blame or blame or name)
