@@ -37,3 +37,14 @@ def test_a_quick_run_has_all_rows(tmp_path: Path) -> None:
     assert "embedded: stateless" in files["tables.md"].read_text() and "import coflows" in done.stdout
     assert {path.suffix for path in tmp_path.glob("latency-over-throughput.*")} == {".svg", ".png"}
     assert all(path.stat().st_size > 10_000 for path in tmp_path.glob("latency-over-throughput.*"))
+    rows = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["unit"] for row in rows] == ["ms", "calls/s", "ms", "calls/s", "ms", "ms", "ms", "ms"]
+    assert all(row["value"] > 0 for row in rows)
+    assert "stateful ask" in done.stdout and "import coflows" in done.stdout
+
+
+def test_a_quick_run_of_the_workflows() -> None:
+    command = [sys.executable, "-m", "benchmarks.workflows", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert all(text in done.stdout for text in ("fan-out and join", "grid", "local runs of empty steps"))
