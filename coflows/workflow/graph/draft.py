@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from immutables import Map
 
 from coflows.workflow.graph.commands import Command
-from coflows.workflow.graph.process import Need, ProcessSpec, Status, child_name, parse_child
+from coflows.workflow.graph.process import Need, ProcessSpec, Status, child_name, parse_child, replaced
 from coflows.workflow.graph.value import Delta, Dependent, Graph, Head
 
 K = TypeVar("K")
@@ -38,7 +38,7 @@ class Draft:
 
     def set(self, process: str, /, **changes: Any) -> Status:
         """Change where a process is."""
-        status = self._delta.statuses[process] = self.status(process)._replace(**changes)
+        status = self._delta.statuses[process] = replaced(self.status(process), **changes)
         return status
 
     def spec(self, process: str) -> ProcessSpec:
@@ -51,14 +51,14 @@ class Draft:
         """A new process, without edges."""
         self._delta.specs[spec.name] = spec._replace(needs=())
         self._delta.statuses[spec.name] = Status(seq=self.head.next_seq)
-        self.head = self.head._replace(next_seq=self.head.next_seq + 1, open=self.head.open + 1)
+        self.head = replaced(self.head, next_seq=self.head.next_seq + 1, open=self.head.open + 1)
 
     def grow(self, group: str, count: int) -> None:
         """The children of a group."""
         first = self.head.next_seq
         for index in range(count):
             self._delta.statuses[child_name(group, index)] = Status(seq=first + index)
-        self.head = self.head._replace(next_seq=first + count, open=self.head.open + count)
+        self.head = replaced(self.head, next_seq=first + count, open=self.head.open + count)
 
     def parents(self, process: str) -> Iterator[tuple[int, Need]]:
         """The edges to what a process needs, with their numbers, in order."""

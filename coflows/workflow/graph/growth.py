@@ -6,7 +6,7 @@ from coflows.errors import WorkflowInvalidError
 from coflows.workflow.graph.checks import check_name, check_processes
 from coflows.workflow.graph.draft import Draft
 from coflows.workflow.graph.events import ChildAdded, Submitted
-from coflows.workflow.graph.process import Need, parse_child
+from coflows.workflow.graph.process import Need, parse_child, replaced
 from coflows.workflow.graph.states import GRAPH_ENDED, UNDELIVERED, Awaits, ProcessState
 
 
@@ -15,8 +15,8 @@ def submit(draft: Draft, event: Submitted) -> None:
     if draft.head.submitted_at or draft.head.next_seq:
         raise WorkflowInvalidError("The graph was submitted already.", hint="Submit another one, or add children.")
     check_processes(event.processes, event.max_needs)
-    draft.head = draft.head._replace(
-        submitted_at=event.at, max_step_inputs=event.max_step_inputs, max_needs=event.max_needs
+    draft.head = replaced(
+        draft.head, submitted_at=event.at, max_step_inputs=event.max_step_inputs, max_needs=event.max_needs
     )
     for spec in event.processes:
         draft.add(spec)

@@ -7,7 +7,7 @@ from collections import deque
 from coflows.workflow.graph.commands import ClearTimer, Decide, End, SetTimer, Start, Stop, Timer, TimerKind
 from coflows.workflow.graph.draft import Draft
 from coflows.workflow.graph.growth import expand
-from coflows.workflow.graph.process import MAX_LOSSES, Status, parse_child
+from coflows.workflow.graph.process import MAX_LOSSES, Status, parse_child, replaced
 from coflows.workflow.graph.states import GRAPH_ENDED, UNDELIVERED, Awaits, GraphState, ProcessState
 
 MISSING_LIST = "a foreach step gives a list"
@@ -29,7 +29,7 @@ def settle(draft: Draft) -> None:
     if head.open or head.state in GRAPH_ENDED:
         return
     state = GraphState.CANCELLED if head.cancelled else GraphState.FAILED if head.failures else GraphState.SUCCESS
-    draft.head = head._replace(state=state, ended_at=draft.at)
+    draft.head = replaced(head, state=state, ended_at=draft.at)
     draft.commands.append(End(state))
 
 
@@ -80,7 +80,7 @@ def started(draft: Draft, process: str) -> None:
         timer = Timer(process, status.attempt, TimerKind.EXECUTION)
         draft.commands.append(SetTimer(timer, draft.at + policy.maxexectime))
     if draft.head.state is GraphState.WAITING:
-        draft.head = draft.head._replace(state=GraphState.RUNNING, started_at=draft.at)
+        draft.head = replaced(draft.head, state=GraphState.RUNNING, started_at=draft.at)
 
 
 def succeeded(draft: Draft, process: str, items: int | None) -> None:
@@ -172,7 +172,7 @@ def end(draft: Draft, process: str, state: ProcessState, *, reason: str = "", si
             name, state=state, awaits=Awaits.NOTHING, ended_at=draft.at, reason=reason, blame=blame, size=size
         )
         undelivered = state in UNDELIVERED
-        draft.head = draft.head._replace(open=draft.head.open - 1)
+        draft.head = replaced(draft.head, open=draft.head.open - 1)
         needed = False
         for _, dependent in draft.dependents(name):
             needed = True
@@ -187,7 +187,7 @@ def end(draft: Draft, process: str, state: ProcessState, *, reason: str = "", si
                 _one_less(draft, dependent.process, below, status)
         if undelivered and not needed:
             head = draft.head
-            draft.head = head._replace(failures=head.failures + 1, blame=head.blame or blame or name)
+            draft.head = replaced(head, failures=head.failures + 1, blame=head.blame or blame or name)
 
 
 def _one_less(draft: Draft, process: str, status: Status, parent: Status) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from coflows.workflow.graph.states import ENDED, Awaits, ProcessState
 
+Record = TypeVar("Record", bound=Any)
 MAX_LOSSES = 5
 """How many executors may be lost over one process before it is given up."""
 
@@ -100,6 +101,14 @@ class Status(NamedTuple):
     def given_out(self) -> bool:
         """Whether an attempt is with the runner: begun, or waiting for an executor."""
         return self.awaits is Awaits.EXECUTOR or (self.state is ProcessState.RUNNING and self.attempt > 0)
+
+
+def replaced(record: Record, **changes: Any) -> Record:
+    """What ``record._replace`` gives, in half the time: a step does little else."""
+    values, fields = list(record), record._fields
+    for name, value in changes.items():
+        values[fields.index(name)] = value
+    return tuple.__new__(type(record), values)
 
 
 def child_name(group: str, index: int) -> str:

@@ -21,6 +21,7 @@ from coflows.workflow.graph.events import (
     TimerDue,
 )
 from coflows.workflow.graph.growth import add_child, submit
+from coflows.workflow.graph.process import replaced
 from coflows.workflow.graph.states import Awaits, ProcessState
 from coflows.workflow.graph.value import Graph
 
@@ -58,7 +59,7 @@ def step(graph: Graph, event: Event) -> tuple[Graph, tuple[Command, ...]]:
         case TimerDue():
             _timer(draft, event.timer)
         case Cancelled(process=None):
-            draft.head = draft.head._replace(cancelled=draft.head.open > 0 or draft.head.cancelled)
+            draft.head = replaced(draft.head, cancelled=draft.head.open > 0 or draft.head.cancelled)
             for process in graph.processes():
                 lifecycle.end(draft, process, ProcessState.CANCELLED)
         case Cancelled(process=str(process)):
