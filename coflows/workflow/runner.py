@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,8 @@ from coflows.workflow.watchers import Watcher
 
 if TYPE_CHECKING:
     from coflows.workflow.flow_spec import FlowSpec
+
+logger = logging.getLogger(__name__)
 
 
 class Runner:
@@ -69,7 +72,7 @@ class Runner:
             return outputs.get(step.name)
         return None if step.state is ProcessState.SKIPPED else outputs.of_group(self._results.graph, step.name)
 
-    def _prepare(self, exit_stack: ExitStack, watchers: Sequence[Watcher]) -> LocalRun:
+    def _prepare(self, exit_stack: ExitStack, watchers: list[Watcher]) -> LocalRun:
         with self._lock:
             if self._local is not None:
                 raise WorkflowError(f"{self.spec!r} is running.", hint="Make another one, or wait for its end.")
@@ -93,11 +96,15 @@ class Runner:
             )
             return local
 
-    def _follow(self, graph: Graph, watchers: Sequence[Watcher]) -> None:
+    def _follow(self, graph: Graph, watchers: list[Watcher]) -> None:
         assert self._results is not None
         self.graph.follow(graph, self._results.outputs.get)
-        for watcher in watchers:
-            watcher(graph)
+        for watcher in list(watchers):
+            try:
+                watcher(graph)
+            except Exception:
+                logger.exception("A watcher of %r failed; it is told no more.", self.spec)
+                watchers.remove(watcher)
 
     def _body(self, step: FlowStep, exit_stack: ExitStack) -> Body:
         definition = step.definition

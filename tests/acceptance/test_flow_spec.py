@@ -50,6 +50,21 @@ def test_the_seeds_first_program() -> None:
     assert flow.get_result(MyFlow.step1) == flow.get_result("step1") == {"processed": 5}
 
 
+class Processing(FlowSpec):
+    """The seed's other lines: ``result = flow.get_result(flow.process_data)``."""
+
+    @step
+    def process_data(input):
+        return [number + 1 for number in input["numbers"]]
+
+
+def test_the_seeds_get_result() -> None:
+    flow = Processing("processing", {"numbers": [1, 2]})
+    flow.run()
+    result = flow.get_result(flow.process_data)
+    assert result == [2, 3]
+
+
 def test_the_seeds_first_program_with_the_seeds_input() -> None:
     """Two times a dict is a TypeError, and the flow says whose."""
     flow = MyFlow("my-flow", {"value": 5})
@@ -493,6 +508,29 @@ def test_undecorated_steps() -> None:
 
     with pytest.raises(WorkflowInvalidError, match=r"Forgetful: forgotten is no step\. Put @step above def forgotten"):
         Forgetful("f")
+
+
+def test_a_condition_that_fails_and_an_error_that_cannot_say_what_it_is() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    class Failing(FlowSpec):
+        @optional(condition=lambda: 1 / 0)
+        @step
+        def asked():
+            raise AssertionError
+
+    class Silent(FlowSpec):
+        @step
+        def mute():
+            raise Mute
+
+    with pytest.raises(RuntimeError, match=r"^Flow failed: Step asked failed: division by zero$") as caught:
+        Failing("f").run()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    with pytest.raises(RuntimeError, match=r"^Flow failed: Step mute failed: Mute$"):
+        Silent("s").run()
 
 
 def test_a_foreach_that_got_no_list() -> None:

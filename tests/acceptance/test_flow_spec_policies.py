@@ -393,3 +393,16 @@ def test_a_run_is_watched_through_the_store(users: Callable[..., list[Client]]) 
     )
     with pytest.raises(WorkflowError, match="No workflow is published as run-2"):
         read_published(cl, "run-2")
+
+
+def test_a_watcher_that_fails_is_told_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    told = []
+
+    def watch(graph: Any) -> None:
+        told.append(graph)
+        raise OSError("no screen")
+
+    flow = Small("s")
+    flow.run(watchers=[watch])
+    assert flow.get_result(flow.each) == [1, 2, 3] and len(told) == 1
+    assert "A watcher of Small('s') failed" in caplog.text

@@ -42,7 +42,9 @@ def worlds(draw: st.DrawFn) -> World:
             )
         )
     nodes = (
-        st.sampled_from([f"{name}{index}" for name in names for index in ("", "[0]", "[1]")]) if names else st.just("nobody")
+        st.sampled_from([f"{name}{index}" for name in names for index in ("", "[0]", "[1]")])
+        if names
+        else st.just("nobody")
     )
     outcomes = draw(st.dictionaries(nodes, st.lists(st.sampled_from(OUTCOMES), max_size=8)))
     items = draw(st.dictionaries(nodes, st.integers(0, 3)))

@@ -81,6 +81,8 @@ class LocalRun:
         self._threads = threads
         self._idle = 0
         self._over = False
+        self._broken: BaseException | None = None
+        """What went wrong with the run itself: it ends with it, rather than never."""
         self._running: dict[Attempt, Future[Any] | None] = {}
         """What runs; None is in a thread, which nobody can stop: it is given up, and another takes its place."""
         self._loop = LoopThread("coflows-workflow-loop")
@@ -91,6 +93,8 @@ class LocalRun:
         try:
             self._tell(Submitted(tuple(processes), self._now(), max_step_inputs=max_step_inputs))
             self._wait()
+            if self._broken is not None:
+                raise self._broken
         except BaseException:
             self.cancel()
             raise
@@ -128,9 +132,15 @@ class LocalRun:
 
     def _step(self, event: Event, *, takes_one: bool = False) -> list[Callable[[], object]]:
         """With the lock held. Gives what is to be done when it is not."""
-        self.graph, commands = step(self.graph, event)
-        if self.graph.delta.statuses or self.graph.delta.head:
-            self._watch(self.graph)
+        try:
+            self.graph, commands = step(self.graph, event)
+            if self.graph.delta.statuses or self.graph.delta.head:
+                self._watch(self.graph)
+        except BaseException as error:
+            self._broken, self._over = error, True
+            self._changed.notify_all()
+            self._work.notify_all()
+            raise
         afterwards: list[Callable[[], object]] = []
         added = 0
         for command in commands:
@@ -189,7 +199,7 @@ class LocalRun:
         process, attempt = job.process, job.attempt
         event: Event
         if error is not None:
-            event = Failed(process, attempt, str(error) or type(error).__name__, self._now())
+            event = Failed(process, attempt, said(error), self._now())
         else:
             items = len(output) if isinstance(output, list | tuple) else None
             event = Succeeded(process, attempt, self._now(), items)
@@ -274,9 +284,9 @@ class LocalRun:
         event: Event
         try:
             event = Decided(process, condition is None or bool(condition()), self._now())
-        except Exception as error:
+        except BaseException as error:  # as above
             self.errors[process] = error
-            event = Failed(process, 0, str(error) or type(error).__name__, self._now())
+            event = Failed(process, 0, said(error), self._now())
         self._tell(event, takes_one=True)
 
     # -- elsewhere ---------------------------------------------------------------------------------------------
@@ -314,3 +324,11 @@ class LocalRun:
             return
         error = future.exception()
         self._end(job, None if error else future.result(), error)
+
+
+def said(error: BaseException) -> str:
+    """The text of an exception, whatever it makes of itself."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # __str__ is a step author's code too
+        return type(error).__name__
