@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coflows.workflow import Configuration, FlowSpec, foreach, join, needs, optional, step
@@ -115,6 +115,7 @@ def test_any_graph_has_a_picture() -> None:
     assert picture.edges == [PictureEdge("a", "b", dashed=True)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=40))
 def test_the_layout_of_any_graph(pairs: list[tuple[int, int]]) -> None:
     """Every node has one place, every edge goes on from layer to layer, and boxes do not overlap."""
