@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from coflows.client import Client
-from coflows.errors import WorkflowError
+from coflows.errors import CoflowsError, WorkflowError
 from coflows.proxy import FlowProxy
 from coflows.serving import get_flow_instance, release_flow_instance
 from coflows.workflow.decorators import Remote
 
 if TYPE_CHECKING:
     from coflows.workflow.flow_step import FlowStep
+
+logger = logging.getLogger(__name__)
 
 
 class RemoteStep:
@@ -38,17 +41,23 @@ class RemoteStep:
         """Send the input, and give the reply."""
         data = self._message(inputs)
         instance = await asyncio.to_thread(self._fetched)
-        future = await asyncio.to_thread(lambda: instance.get_reply_future(instance.package_input_message(data)))
+        future = instance.submit(data)
         try:
             async with asyncio.timeout(self._remote.timeout):
                 return await future
+        except TimeoutError as error:
+            raise error if isinstance(error, CoflowsError) else future.expired(self._remote.timeout) from None
         finally:
             future.cancel()  # Nothing happens when the reply is there.
 
     def release(self) -> None:
-        """Give the instance back."""
-        if self._instance is not None:
+        """Give the instance back. An owner who is away does so later, and does not spoil the run."""
+        if self._instance is None:
+            return
+        try:
             release_flow_instance(self._client, self._instance)
+        except CoflowsError as error:
+            logger.warning("The instance of step %s was not given back yet: %s", self._step.name, error)
 
     def _message(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         made = self._function(*inputs) if self._step.takes_inputs else self._function()

@@ -79,7 +79,7 @@ def test_what_runs_too_long_in_a_thread_is_no_longer_heard() -> None:
 
 def test_what_runs_too_long_in_a_process_is_ended_and_tried_again(tmp_path: Path) -> None:
     class Slow(FlowSpec):
-        @step(runs_in="process", maxexectime=3, maxretries=1)
+        @step(runs_in="process", maxexectime=1, maxretries=1)
         def slow(self, folder):
             with (Path(folder) / "pids").open("a") as file:
                 file.write(f"{os.getpid()}\n")
@@ -350,6 +350,47 @@ def test_steps_that_are_flows_of_others(users: Callable[..., list[Client]]) -> N
     assert type(caught.value.__cause__).__name__ == "RemoteFlowError"
     with pytest.raises(WorkflowError, match=r"Step at_alice asks doubler of a user, and the flow has no client"):
         Asking("asking", [1]).run()
+
+
+class Waiter(AtomicFlow):
+    default_config = {"name": "Waiter", "description": "Never answers."}
+
+    async def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+
+def test_a_flow_that_does_not_answer_and_an_owner_who_is_gone(users: Callable[..., list[Client]]) -> None:
+    alice, bob = users(2)
+    workers = [run_dispatch_worker_thread(alice), run_get_instance_worker_thread(alice)]
+    serve_flow(alice, "tests.acceptance.test_flow_spec_policies.Waiter", "waiter")
+    serve_flow(alice, "tests.acceptance.test_flow_spec_policies.Doubler", "doubler")
+
+    class Asking(FlowSpec):
+        @remote(flow_endpoint="waiter", user_id=alice.user_id, timeout=0.2)
+        @step
+        def waiting(): ...
+
+    with pytest.raises(
+        WorkflowFailedError, match=r"Step waiting failed: No reply from waiter of user .* within 0\.2 s"
+    ):
+        Asking("asking", {}, client=bob).run()
+
+    class Closing(FlowSpec):
+        @remote(flow_endpoint="doubler", user_id=alice.user_id, timeout=60)
+        @step
+        def double(): ...
+
+        @step
+        def close(reply):
+            for worker in workers:
+                worker.stop()
+            alice.close()
+            return reply
+
+    flow = Closing("closing", {"number": 1}, client=bob)
+    flow.run()
+    assert flow.get_result(flow.close) == {"number": 2}
 
 
 # -- who watches -----------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def bodies_of(world: World, places: list[str], ran: Counter[str]) -> dict[str, B
     return {spec.name: body(spec, places[number % len(places)]) for number, spec in enumerate(world.specs)}
 
 
-@settings(calmly, max_examples=60)
+@settings(calmly, max_examples=40)
 @given(worlds(), st.integers(1, 4), st.lists(st.sampled_from(["thread", "async"]), min_size=1, max_size=3))
 def test_any_graph_comes_to_the_end_that_it_should(world: World, threads: int, places: list[str]) -> None:
     # Of a group's children, who fails is by name; here by count. So only what is no group may fail.

@@ -14,7 +14,9 @@ from coflows.workflow.graph.states import GRAPH_ENDED, ProcessState
 from coflows.workflow.graph.stepping import Graph, outstanding, step
 from tests.unit.workflow_world import World
 
-calmly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+calmly = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 OUTCOMES = ["succeeded", "failed", "timed out", "lost", "hangs", "unwanted", "no list"]
 
 
