@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import random
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import flow_modules
 from coflows import Client, FlowMessage
 from coflows.serving import get_flow_instance, recursive_serve_flow
 from flow_modules.ReverseNumberFlowModule import ReverseNumberAtomicFlow
+from flow_modules.WordRankFlowModule.workflow import WordRank
 from workers import run_dispatch_worker_thread
 
 FOLDERS = sorted(path.parent for path in Path(flow_modules.__path__[0]).glob("*/__init__.py"))
@@ -32,7 +35,20 @@ def test_a_module_is_complete(folder: Path) -> None:
 def test_its_demo_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     importlib.import_module(f"flow_modules.{folder.name}.demo").main()
     expected = {"Echo": "{'text': 'hello'}", "Counter": "{'count': 3}", "ReverseNumber": "{'output_number': 4321}"}
+    expected["WordRank"] = "[['"
     assert expected[folder.name.removesuffix("FlowModule")] in capsys.readouterr().out
+
+
+def test_words_are_ranked_as_a_plain_count_ranks_them() -> None:
+    from pydoc_data.topics import topics
+
+    flow = WordRank("word-rank", {"parts": 3, "letters": 5, "top": 20})
+    flow.run()
+    words = re.findall("[a-z]+", " ".join(topics.values()).lower())
+    counts = Counter(word for word in words if len(word) >= 5)
+    assert flow.get_result(flow.rank) == sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
+    assert [node.id for node in flow.graph.step_named("count").nodes] == ["count_0", "count_1", "count_2"]
+    assert len(flow.get_result(flow.chart).splitlines()) == 20
 
 
 @pytest.mark.parametrize("number", ["1234", "", 1.5, True, None, [1]])
