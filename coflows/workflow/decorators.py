@@ -122,6 +122,9 @@ def needs(
 ) -> Callable[[Function], Function]:
     """The step comes after these (functions, or names of steps written further down); their outputs are its inputs,
     in this order. Of ``optional`` ones, which come last, it gets None when they fail."""
+    for given in (predecessors, optional):
+        if callable(given) or isinstance(given, str):
+            raise WorkflowInvalidError(f"@needs got {given!r}, not a list.", hint="Write @needs(predecessors=[...]).")
 
     def decorate(function: Function) -> Function:
         where = f"Step {function.__name__} needs a step"
@@ -137,6 +140,8 @@ def needs(
 def optional(condition: Callable[..., object]) -> Callable[[Function], Function]:
     """The step runs when ``condition(step)`` is true; it is asked when the step is ready. Else the step is SKIPPED,
     and those after it get None."""
+    if not callable(condition):
+        raise WorkflowInvalidError(f"The condition {condition!r} cannot be called.", hint="Give a function.")
     return _decorator(condition=condition)
 
 

@@ -19,6 +19,9 @@ from coflows.workflow.pictures.svg import to_svg
 if TYPE_CHECKING:
     from coflows.workflow.flow_spec import FlowSpec
 
+OWN_NAMES = frozenset({"name", "input", "config", "client", "graph", "runner", "run", "cancel", "get_result"})
+"""What a FlowSpec itself is made of."""
+
 
 class FlowGraph:
     """The steps of a flow. Raises WorkflowInvalidError, which names the step, when they make no graph. Shown in a
@@ -194,5 +197,10 @@ def _steps_of(flow: type) -> list[tuple[str, Any, Step]]:
     for name in names:
         function = getattr(flow, name, None)
         if isinstance(getattr(function, "step", None), Step):
+            if name in OWN_NAMES:
+                raise WorkflowInvalidError(
+                    f"{flow.__name__} has a step named {name}, which every flow has for itself.",
+                    hint="Rename the step.",
+                )
             found.append((name, function, definition_of(function, flow.__name__)))
     return found

@@ -487,6 +487,14 @@ def test_bad_graphs() -> None:
         flow_of(a=needs(predecessors=["b"])(step(lambda data: data)))
     with pytest.raises(WorkflowInvalidError, match="Step b depends on a twice"):
         flow_of(a=step(lambda data: data), b=needs(predecessors=["a", "a"])(step(lambda one, two: 0)))
+    with pytest.raises(WorkflowInvalidError, match="Made has a step named run, which every flow has for itself"):
+        flow_of(run=step(lambda data: data))
+    with pytest.raises(WorkflowInvalidError, match="@needs got 'a', not a list"):
+        needs(predecessors="a")
+    with pytest.raises(WorkflowInvalidError, match="condition True cannot be called"):
+        optional(condition=True)  # type: ignore[arg-type]
+    with pytest.raises(WorkflowInvalidError, match="runs in a thread or a process, not in 'moon'"):
+        step(runs_in="moon")  # type: ignore[call-overload]
     with pytest.raises(WorkflowInvalidError, match="repetitions is -1"):
         repeat(repetitions=-1)
     with pytest.raises(WorkflowInvalidError, match="max_step_inputs=-1"):
