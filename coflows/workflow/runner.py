@@ -80,11 +80,13 @@ class Runner:
                 step.reset()
             self.fail, self.fail_reason = False, None
             pool: list[ProcessPool] = []
+            pool_lock = threading.Lock()
 
             def processes() -> ProcessPool:
-                if not pool:
-                    pool.append(exit_stack.enter_context(ProcessPool(self.config.processes)))
-                return pool[0]
+                with pool_lock:  # Steps that end at the same time may both be followed by the first one in a process.
+                    if not pool:
+                        pool.append(exit_stack.enter_context(ProcessPool(self.config.processes)))
+                    return pool[0]
 
             local = self._local = self._results = LocalRun(
                 {step.name: self._body(step, exit_stack) for step in self.graph.steps},
