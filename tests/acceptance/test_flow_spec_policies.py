@@ -87,12 +87,31 @@ def test_what_runs_too_long_in_a_process_is_ended_and_tried_again(tmp_path: Path
                 signal.pause()
             return os.getpid()
 
-    flow = Slow("s", str(tmp_path))
+    # The only process: the second attempt needs it.
+    flow = Slow("s", str(tmp_path), Configuration(process_count=1))
     flow.run()
     first, second = map(int, (tmp_path / "pids").read_text().split())
     assert flow.get_result(flow.slow) == second != first
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
+
+
+def test_more_steps_in_processes_than_there_are_processes() -> None:
+    class Many(FlowSpec):
+        @foreach()
+        @step
+        def numbers():
+            return [1, 2, 3]
+
+        @needs(predecessors=[numbers])
+        @step(runs_in="process")
+        def square(number):
+            return number * number, os.getpid()
+
+    flow = Many("m", conf=Configuration(process_count=1))
+    flow.run()
+    squares, processes = zip(*flow.get_result(flow.square), strict=True)
+    assert squares == (1, 4, 9) and len(set(processes)) == 1
 
 
 def test_a_step_in_a_process_that_raises_or_cannot_be_sent() -> None:
