@@ -37,10 +37,6 @@ def test_a_quick_run_has_all_rows(tmp_path: Path) -> None:
     assert "embedded: stateless" in files["tables.md"].read_text() and "import coflows" in done.stdout
     assert {path.suffix for path in tmp_path.glob("latency-over-throughput.*")} == {".svg", ".png"}
     assert all(path.stat().st_size > 10_000 for path in tmp_path.glob("latency-over-throughput.*"))
-    rows = json.loads((tmp_path / "figures.json").read_text())
-    assert [row["unit"] for row in rows] == ["ms", "calls/s", "ms", "calls/s", "ms", "ms", "ms", "ms"]
-    assert all(row["value"] > 0 for row in rows)
-    assert "stateful ask" in done.stdout and "import coflows" in done.stdout
 
 
 def test_a_quick_run_of_the_workflows() -> None:
