@@ -149,6 +149,12 @@ def test_a_memory_limit_holds_for_its_task_alone() -> None:
             pool.submit(tasks.allocate, LIMIT).result(TIMEOUT)
 
 
+def test_what_has_no_limit_has_none_after_one_that_had(pool: ProcessPool) -> None:
+    first = pool.submit(tasks.process_id, memory_limit=LIMIT).result(TIMEOUT)
+    assert pool.submit(tasks.allocate, LIMIT).result(TIMEOUT) == LIMIT
+    assert pool.submit(tasks.process_id).result(TIMEOUT) == first
+
+
 @pytest.mark.parametrize("function", [tasks.begin, tasks.spin, tasks.begin_with_a_process])
 def test_a_cancelled_task_is_really_ended(function: Any, pool: ProcessPool, tmp_path: Path) -> None:
     future = pool.submit(function, pipe(tmp_path / "task"))
