@@ -90,7 +90,7 @@ def soak(
             Load(made.witnesses(few, 0, made.open("carol", proxy.url))),
             Load(made.witnesses(few, 0, far)),
         ]
-        drawn: dict[str, faults.Fault] = {**faults.FAULTS, **_of_links(namespace, proxy), "queues full": full_queues}
+        drawn: dict[str, faults.Fault] = {**faults.FAULTS, **_of_links(namespace, proxy)}
         drawn["poison message"] = poison
         names = list(only or drawn)
         recoveries: dict[str, list[float | None]] = {name: [] for name in names}
@@ -165,12 +165,6 @@ def _of_links(namespace: Namespace, proxy: Proxy) -> dict[str, faults.Fault]:
         "connections cut at any byte": cut,
         "confirms lost": unheard,
     }
-
-
-def full_queues(made: World, _dice: random.Random) -> None:
-    """The queues of all partitions take two messages and no more."""
-    made.node.control("set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length":2,"overflow":"reject-publish"}')
-    made.node.control("clear_policy", "full")
 
 
 def poison(made: World, dice: random.Random) -> None:
