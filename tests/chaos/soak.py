@@ -13,7 +13,7 @@ from pathlib import Path
 
 from coflows.broker.topology import dispatch_queues, door_queue
 from coflows.dead_letters import list_dead_letters
-from coflows.errors import PoisonMessageError
+from coflows.errors import BrokerUnavailableError, PoisonMessageError
 from coflows.model import layout
 from coflows.serving import get_flow_instance
 from tests.chaos import faults
@@ -57,6 +57,23 @@ class Outcome:
         return self.verdict.good and not self.left and self.dead[0] == self.dead[1]
 
 
+class PersistentLoad(Load):
+    """Whose sender, told after a minute that the broker is away, sends the same message again: it is applied once."""
+
+    def send_one(self, name: str, *, seconds: float = 0.0) -> None:
+        """See Load."""
+        flow = self._flows[name]
+        self._next += 1
+        message = flow.package_input_message({"number": self._next, "seconds": seconds})
+        while True:
+            try:
+                self._futures[name].append(flow.get_reply_future(message))
+            except BrokerUnavailableError:
+                continue
+            self.sent[name].append(self._next)
+            return
+
+
 def soak(
     node: RabbitMQ,
     folder: Path,
@@ -86,9 +103,9 @@ def soak(
             far = made.open("carol", far_url)
         few = instances // 10
         loads = [
-            Load(made.witnesses(instances * 4 // 5 - 2 * few, instances // 5)),
-            Load(made.witnesses(few, 0, made.open("carol", proxy.url))),
-            Load(made.witnesses(few, 0, far)),
+            PersistentLoad(made.witnesses(instances * 4 // 5 - 2 * few, instances // 5)),
+            PersistentLoad(made.witnesses(few, 0, made.open("carol", proxy.url))),
+            PersistentLoad(made.witnesses(few, 0, far)),
         ]
         drawn: dict[str, faults.Fault] = {**faults.FAULTS, **_of_links(namespace, proxy)}
         drawn["poison message"] = poison
