@@ -37,6 +37,7 @@ AT_LEISURE = (
     "replies:",
     "order:",
     "released:",
+    "swept",
 )
 """What keys of a store may begin with when there is nothing to do; all others are of unfinished work."""
 
