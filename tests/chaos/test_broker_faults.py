@@ -24,6 +24,7 @@ from coflows.errors import BrokerError, QueueMismatchError
 from coflows.serving import get_flow_instance, serve_flow
 from tests.chaos import faults
 from tests.chaos.running import StubbornLoad, running, until
+from tests.chaos.soak import PersistentLoad
 from tests.chaos.world import ROOT, Load, World, world
 from tests.services.rabbitmq import RabbitMQ
 
@@ -36,10 +37,11 @@ def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
+@pytest.mark.timeout(900)
 def test_broker_killed_ten_times(made: World) -> None:
     for user in ("alice", "alice", "bob"):
         made.worker(user)
-    load = Load(made.witnesses(8, 2))
+    load = PersistentLoad(made.witnesses(8, 2))
     dice = random.Random(9)
     with running(load):
         for _ in range(10):
@@ -55,7 +57,7 @@ def test_broker_killed_ten_times(made: World) -> None:
 def test_broker_restarted_in_good_order(made: World) -> None:
     for user in ("alice", "bob"):
         made.worker(user)
-    load = Load(made.witnesses(8, 2))
+    load = PersistentLoad(made.witnesses(8, 2))
     with running(load):
         faults.restart_broker(made, random.Random(1))
     verdict = load.verdict()
