@@ -69,9 +69,10 @@ class Operations:
     def close(self) -> None:
         """Fail what is pending."""
         self._closed = True
-        for operation in self._pending:
+        # Who waits for one may ask for the next as soon as it is told.
+        pending, self._pending = self._pending, set()
+        for operation in pending:
             settle(operation.future, self._server.closed())
-        self._pending.clear()
 
     def _begin(self, operation: _Operation) -> None:
         if operation.future.done():

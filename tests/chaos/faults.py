@@ -52,7 +52,7 @@ def restart_broker(world: World, dice: random.Random) -> None:
 
 def freeze_broker(world: World, dice: random.Random) -> None:
     """SIGSTOP the whole node for a while."""
-    pid = int(world.node.control("eval", "list_to_integer(os:getpid()).").strip())
+    pid = int(world.node.evaluate("list_to_integer(os:getpid())"))
     os.kill(pid, signal.SIGSTOP)
     time.sleep(FREEZE)
     os.kill(pid, signal.SIGCONT)
@@ -60,21 +60,45 @@ def freeze_broker(world: World, dice: random.Random) -> None:
 
 def close_connections(world: World, dice: random.Random) -> None:
     """The server closes every connection."""
-    world.node.control("close_all_connections", "a test")
+    world.node.evaluate('rabbit_networking:close_all_connections("a test")')
+
+
+ALARMS = {
+    "memory": (
+        "vm_memory_monitor:set_vm_memory_high_watermark(0.000001)",
+        'vm_memory_monitor:set_vm_memory_high_watermark({absolute, "2GB"})',
+    ),
+    "disk": (
+        'rabbit_disk_monitor:set_disk_free_limit("100000GB")',
+        'rabbit_disk_monitor:set_disk_free_limit("50MB")',
+    ),
+}
+"""What raises each alarm, and what ends it."""
 
 
 def memory_alarm(world: World, dice: random.Random) -> None:
     """The server takes no messages for a while."""
-    world.node.control("set_vm_memory_high_watermark", "0.000001")
-    time.sleep(1.0)
-    world.node.control("set_vm_memory_high_watermark", "absolute", "2GB")
+    _alarm(world, *ALARMS["memory"])
 
 
 def disk_alarm(world: World, dice: random.Random) -> None:
     """The server takes no messages for a while."""
-    world.node.control("set_disk_free_limit", "100000GB")
-    time.sleep(1.0)
-    world.node.control("set_disk_free_limit", "50MB")
+    _alarm(world, *ALARMS["disk"])
+
+
+def _alarm(world: World, on: str, off: str) -> None:
+    world.node.evaluate(on)
+    time.sleep(2.0)
+    world.node.evaluate(off)
+
+
+def fill_queues(world: World, dice: random.Random) -> None:
+    """The queues of all partitions take two messages and no more, for a while."""
+    with world.node.bounded(DISPATCH, 2):
+        time.sleep(2.0)
+
+
+DISPATCH = r"^coflows\..*\.dispatch\."
 
 
 def delete_queues(world: World) -> None:
@@ -94,5 +118,6 @@ FAULTS: dict[str, Fault] = {
     "connections closed": close_connections,
     "memory alarm": memory_alarm,
     "disk alarm": disk_alarm,
+    "queues full": fill_queues,
 }
 """What leaves no trace at all. A queue deleted is apart: what is in it is gone until its sender asks for the reply."""

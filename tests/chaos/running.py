@@ -57,12 +57,12 @@ def running(*loads: Load, pause: float = 0.02) -> Iterator[None]:
             one.result()
 
 
-def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+def until(condition: Callable[[], bool], patience: float = PATIENCE, pause: float = 0.02) -> None:
     """Look again and again until it holds."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"{condition} did not come to hold within {patience} s"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def holders(made: World) -> dict[int, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from coflows.broker.topology import dispatch_queues, door_queue
 from coflows.dead_letters import list_dead_letters
-from coflows.errors import PoisonMessageError
+from coflows.errors import BrokerUnavailableError, PoisonMessageError
 from coflows.model import layout
 from coflows.serving import get_flow_instance
 from tests.chaos import faults
@@ -37,6 +37,7 @@ AT_LEISURE = (
     "replies:",
     "order:",
     "released:",
+    "swept",
 )
 """What keys of a store may begin with when there is nothing to do; all others are of unfinished work."""
 
@@ -55,6 +56,23 @@ class Outcome:
     def good(self) -> bool:
         """Whether every guarantee held, and nothing was left behind."""
         return self.verdict.good and not self.left and self.dead[0] == self.dead[1]
+
+
+class PersistentLoad(Load):
+    """Whose sender, told after a minute that the broker is away, sends the same message again: it is applied once."""
+
+    def send_one(self, name: str, *, seconds: float = 0.0) -> None:
+        """See Load."""
+        flow = self._flows[name]
+        self._next += 1
+        message = flow.package_input_message({"number": self._next, "seconds": seconds})
+        while True:
+            try:
+                self._futures[name].append(flow.get_reply_future(message))
+            except BrokerUnavailableError:
+                continue
+            self.sent[name].append(self._next)
+            return
 
 
 def soak(
@@ -86,11 +104,11 @@ def soak(
             far = made.open("carol", far_url)
         few = instances // 10
         loads = [
-            Load(made.witnesses(instances * 4 // 5 - 2 * few, instances // 5)),
-            Load(made.witnesses(few, 0, made.open("carol", proxy.url))),
-            Load(made.witnesses(few, 0, far)),
+            PersistentLoad(made.witnesses(instances * 4 // 5 - 2 * few, instances // 5)),
+            PersistentLoad(made.witnesses(few, 0, made.open("carol", proxy.url))),
+            PersistentLoad(made.witnesses(few, 0, far)),
         ]
-        drawn: dict[str, faults.Fault] = {**faults.FAULTS, **_of_links(namespace, proxy), "queues full": full_queues}
+        drawn: dict[str, faults.Fault] = {**faults.FAULTS, **_of_links(namespace, proxy)}
         drawn["poison message"] = poison
         names = list(only or drawn)
         recoveries: dict[str, list[float | None]] = {name: [] for name in names}
@@ -165,12 +183,6 @@ def _of_links(namespace: Namespace, proxy: Proxy) -> dict[str, faults.Fault]:
         "connections cut at any byte": cut,
         "confirms lost": unheard,
     }
-
-
-def full_queues(made: World, _dice: random.Random) -> None:
-    """The queues of all partitions take two messages and no more."""
-    made.node.control("set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length":2,"overflow":"reject-publish"}')
-    made.node.control("clear_policy", "full")
 
 
 def poison(made: World, dice: random.Random) -> None:

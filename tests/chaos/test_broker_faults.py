@@ -24,10 +24,11 @@ from coflows.errors import BrokerError, QueueMismatchError
 from coflows.serving import get_flow_instance, serve_flow
 from tests.chaos import faults
 from tests.chaos.running import StubbornLoad, running, until
+from tests.chaos.soak import PersistentLoad
 from tests.chaos.world import ROOT, Load, World, world
 from tests.services.rabbitmq import RabbitMQ
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(500)]
 
 
 @pytest.fixture
@@ -36,10 +37,11 @@ def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
+@pytest.mark.timeout(900)
 def test_broker_killed_ten_times(made: World) -> None:
     for user in ("alice", "alice", "bob"):
         made.worker(user)
-    load = Load(made.witnesses(8, 2))
+    load = PersistentLoad(made.witnesses(8, 2))
     dice = random.Random(9)
     with running(load):
         for _ in range(10):
@@ -55,7 +57,7 @@ def test_broker_killed_ten_times(made: World) -> None:
 def test_broker_restarted_in_good_order(made: World) -> None:
     for user in ("alice", "bob"):
         made.worker(user)
-    load = Load(made.witnesses(8, 2))
+    load = PersistentLoad(made.witnesses(8, 2))
     with running(load):
         faults.restart_broker(made, random.Random(1))
     verdict = load.verdict()
@@ -69,7 +71,7 @@ def test_broker_frozen_for_longer_than_a_heartbeat(made: World) -> None:
     made.worker()
     loads = [Load(made.witnesses(4, 0, made.open("carol", hasty))), Load(made.witnesses(4, 0))]
     with running(*loads):
-        pid = int(made.node.control("eval", "list_to_integer(os:getpid()).").strip())
+        pid = int(made.node.evaluate("list_to_integer(os:getpid())"))
         os.kill(pid, signal.SIGSTOP)
         time.sleep(20)
         os.kill(pid, signal.SIGCONT)
@@ -100,16 +102,12 @@ def test_full_queues(made: World) -> None:
     worker = made.worker(forever=False)
     load = Load(made.witnesses(4, 0))
     worker.stop()
-    made.node.control("set_policy", "full", r"^coflows\..*\.dispatch\.", '{"max-length":2,"overflow":"reject-publish"}')
-    try:
-        with ThreadPoolExecutor(1) as threads:
-            sending = threads.submit(load.send, 20)
-            until(lambda: sum(map(len, load.sent.values())) >= 4)
-            made.worker()
-            sending.result()
+    with made.node.bounded(faults.DISPATCH, 2), ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(load.send, 20)
+        until(lambda: sum(map(len, load.sent.values())) >= 4)
+        made.worker()
+        sending.result()
         verdict = load.verdict()
-    finally:
-        made.node.control("clear_policy", "full")
     assert verdict.good, verdict
 
 
@@ -117,28 +115,19 @@ def test_a_queue_that_stays_full_is_told(made: World) -> None:
     broker = RabbitMQBroker(made.node.url, publish_deadline=1.0)
     full, free = QueueSpec(f"{made.carol.user_id}.full"), QueueSpec(f"{made.carol.user_id}.free")
     broker.declare(full, free)
-    made.node.control("set_policy", "full", r"\.full$", '{"max-length":1,"overflow":"reject-publish"}')
-    try:
+    with made.node.bounded(r"\.full$", 1):
         broker.publish(full.name, b"1")
         refused = broker.publish_async(full.name, b"2")
         broker.publish(free.name, b"3")
         assert not refused.done(), "others do not wait for it"
         with pytest.raises(BrokerError, match=r"refused a message to queue .*full"):
             refused.result(30)
-    finally:
-        made.node.control("clear_policy", "full")
-        broker.delete(full.name)
-        broker.delete(free.name)
-        broker.close()
+    broker.delete(full.name)
+    broker.delete(free.name)
+    broker.close()
 
 
-ALARMS = {
-    "memory": (("set_vm_memory_high_watermark", "0.000001"), ("set_vm_memory_high_watermark", "absolute", "2GB")),
-    "disk": (("set_disk_free_limit", "100000GB"), ("set_disk_free_limit", "50MB")),
-}
-
-
-@pytest.mark.parametrize("alarm", ALARMS)
+@pytest.mark.parametrize("alarm", faults.ALARMS)
 def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: World, tmp_path: Path) -> None:
     made.environment["COFLOWS_PARK_AFTER"] = "600"
     made.worker()
@@ -148,25 +137,26 @@ def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: Wo
     load.send(3)
     assert load.verdict().good
 
-    def in_hand() -> int:
-        """Messages of the partitions that are not acknowledged."""
-        queues = made.node.control("list_queues", "name", "messages", "--no-table-headers")
-        return sum(int(line.split()[1]) for line in queues.splitlines() if f"{made.alice.user_id}.dispatch" in line)
+    def in_hand(count: int) -> bool:
+        """Whether that many messages of the partitions are not acknowledged."""
+        counted = '[{name, {_, _, _, Queue}}, {messages, Count}] <- rabbit_amqqueue:info_all(<<"/">>, [name, messages])'
+        ours = f'string:find(Queue, "{made.alice.user_id}.dispatch") =/= nomatch'
+        return int(made.node.evaluate(f"lists:sum([Count || {counted}, {ours}])")) == count
 
     gate = tmp_path / "gate"
     slow.send_message(slow.package_input_message({"gate": str(gate), "number": 0}))
     until(gate.with_suffix(".runs").exists)
-    until(lambda: in_hand() == 1)
-    on, off = ALARMS[alarm]
-    made.node.control(*on)
+    until(lambda: in_hand(1), pause=0.3)
+    on, off = faults.ALARMS[alarm]
+    made.node.evaluate(on)
     with ThreadPoolExecutor(1) as threads:
         try:
             sending = threads.submit(load.send, 1)
             gate.touch()
-            until(lambda: in_hand() == 0)
+            until(lambda: in_hand(0), pause=0.3)
             assert not sending.done(), "publishing was not blocked"
         finally:
-            made.node.control(*off)
+            made.node.evaluate(off)
         sending.result()
     verdict = load.verdict()
     assert verdict.good, verdict
@@ -175,12 +165,14 @@ def test_acknowledgements_go_on_while_publishing_is_blocked(alarm: str, made: Wo
 @pytest.fixture
 def impatient(rabbitmq_node: RabbitMQ) -> Iterator[None]:
     """Channels opened from now on are closed when they hold a message for two seconds."""
-    setting = (
-        "application:set_env(rabbit, consumer_timeout, {}), application:set_env(rabbit, channel_tick_interval, {})."
-    )
-    rabbitmq_node.control("eval", setting.format(2000, 500))
+
+    def set_to(timeout: int, tick: int) -> None:
+        for name, value in (("consumer_timeout", timeout), ("channel_tick_interval", tick)):
+            rabbitmq_node.evaluate(f"application:set_env(rabbit, {name}, {value})")
+
+    set_to(2_000, 500)
     yield
-    rabbitmq_node.control("eval", setting.format(1800000, 60000))
+    set_to(1_800_000, 60_000)
 
 
 def outlast_the_consumer_timeout(made: World) -> None:

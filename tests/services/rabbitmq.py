@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pika
@@ -89,16 +92,40 @@ class RabbitMQ:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def evaluate(self, expression: str) -> str:
+        """Have the node evaluate an Erlang expression, a hundred times as fast as ``rabbitmqctl eval``; gives the value
+        as Erlang writes it. Raises RuntimeError."""
+        cookie = (self._folder / ".erlang.cookie").read_text()
+        command = ["erl_call", "-c", cookie, "-address", f"localhost:{self._dist_port}", "-e"]
+        done = subprocess.run(
+            command, input=f"{expression}.\n", env=self._environment(), capture_output=True, text=True, timeout=60
+        )
+        answer = re.fullmatch(r"\{ok, (.*)\}\s*", done.stdout, re.DOTALL)
+        if answer is None:
+            raise RuntimeError(f"{expression} failed:\n{done.stdout}{done.stderr}")
+        return answer[1]
+
+    @contextmanager
+    def bounded(self, queues: str, length: int) -> Iterator[None]:
+        """Queues whose name matches take that many messages and refuse more, until the block ends."""
+        by, name = '<<"tests">>', f'<<"{secrets.token_hex(4)}">>'
+        rule = f'<<"{{\\"max-length\\":{length},\\"overflow\\":\\"reject-publish\\"}}">>'
+        pattern = queues.replace("\\", "\\\\")
+        self.evaluate(f'ok = rabbit_policy:parse_set(<<"/">>, {name}, <<"{pattern}">>, {rule}, 0, <<"queues">>, {by})')
+        try:
+            yield
+        finally:
+            self.evaluate(f'ok = rabbit_policy:delete(<<"/">>, {name}, {by})')
+
     def listen(self, address: str, port: int = 5672) -> str:
         """Listen at one more address until the next restart; gives the URL there, with an account that is let in from
         other machines than this one."""
         account = secrets.token_hex(8)
         name, by, everything = f'<<"{account}">>', '<<"tests">>', ", ".join(['<<".*">>'] * 3)
-        self.control(
-            "eval",
+        self.evaluate(
             f'rabbit_networking:start_tcp_listener({{"{address}", {port}}}, 10), '
             f"rabbit_auth_backend_internal:add_user({name}, {name}, {by}), "
-            f'rabbit_auth_backend_internal:set_permissions({name}, <<"/">>, {everything}, {by}).',
+            f'rabbit_auth_backend_internal:set_permissions({name}, <<"/">>, {everything}, {by})'
         )
         return f"amqp://{account}:{account}@{address}:{port}/"
 
