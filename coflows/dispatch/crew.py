@@ -1,7 +1,7 @@
 """The threads that turns run on: one while turns are quick, more as soon as one takes its time.
 
 Threads that are all busy at once only get into each other's way in one interpreter; so a task that waits is taken up by
-a thread that ends another, and only when none has done so for a moment by a further thread.
+a thread that ends another, and only when none has got any further for a moment (``beat``) by another thread.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from coflows.threads import ThreadPool
 
 logger = logging.getLogger(__name__)
 
-MOMENT = 0.001
-"""Seconds that a task waits before another thread joins."""
+MOMENT = 0.003
+"""Seconds without a beat after which another thread joins while a task waits."""
 Task = Callable[[], None]
 
 
@@ -33,6 +33,11 @@ class Crew:
         self._waits = threading.Event()
         self._clock: threading.Thread | None = None
         self._closed = False
+        self._beats = 0
+
+    def beat(self) -> None:
+        """A task has got further: what is done is quick."""
+        self._beats += 1
 
     def submit(self, task: Task, *, first: bool = False, next: bool = False) -> None:
         """Run ``task`` soon; ``first``: before those that wait. ``next``: the calling task is about to end, and if no
@@ -92,12 +97,13 @@ class Crew:
             self._waits.wait()
             if self._closed:
                 return
+            beats = self._beats
             time.sleep(MOMENT)
             with self._lock:
                 if not self._tasks:
                     self._waits.clear()
                     continue
-                if time.monotonic() - self._tasks[0][0] < MOMENT:
+                if time.monotonic() - self._tasks[0][0] < MOMENT or self._beats != beats:
                     continue
                 self._working += 1
             self._threads.submit(self._work)

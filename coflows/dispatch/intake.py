@@ -62,6 +62,11 @@ class Intake:
         self._parked: dict[tuple[str, str], int] = {}
         """The highest number of each stream that is parked."""
 
+    @property
+    def open_jobs(self) -> int:
+        """How many messages are in hand."""
+        return len(self._open)
+
     def deliver(self, delivery: Delivery, source: Source) -> None:
         """A delivery came. Never blocks."""
         with self._lock:
@@ -135,7 +140,9 @@ class Intake:
                     # The lease comes first: what is read before may be older than the last commit of who held it.
                     epochs[source] = None if source.lease is None else self._take(source.lease)
                 self._open_parcel(delivery, source, epochs[source], jobs)
+                self._runner.beat()
             self._look_up(jobs)
+            self._runner.beat()
             self._retake(jobs)
         except Exception as error:
             if isinstance(error, StoreError):

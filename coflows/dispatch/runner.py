@@ -103,6 +103,10 @@ class Runner:
             commands = self._admission.let_loose(job.lane, job)
         self._obey(commands)
 
+    def beat(self) -> None:
+        """What the calling thread does is quick: no other need join it yet."""
+        self._crew.beat()
+
     def later(self, seconds: float, task: Callable[[], None]) -> None:
         """Do something after a while."""
         timer = threading.Timer(seconds, self._schedule, (task,))
@@ -184,10 +188,9 @@ class Runner:
             commands = self._admission.end(work.batch, [(job.lane, job) for job in work.again])
         self._obey(commands)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing else waits to be run, as far as can be seen in passing."""
-        return self._admission.idle
+    def is_all(self, turns: int) -> bool:
+        """Whether nothing else is in hand than this many turns, as far as can be seen in passing."""
+        return self._intake.open_jobs <= turns and self._admission.idle
 
     def finish(self, turns: Turns) -> None:
         """Publish what was committed; once all of it is confirmed, acknowledge."""
@@ -260,6 +263,7 @@ class Runner:
             while (job := batch.next()) is not None:
                 if not self._handler.handle(work, job) or time.monotonic() > until:
                     break
+                self._crew.beat()
         except Exception as error:
             self._fail(work, error)
         self._complete(work)

@@ -54,7 +54,7 @@ class Writer:
         when = When.LATER  # The replies are on their way; only the acknowledgement waits.
         if both is None:
             # Alone, this thread writes best; with others, all together in the store's.
-            when = When.NOW if (alone and self._runner.idle) or not last else When.SOON
+            when = When.NOW if (alone and self._runner.is_all(len(content.turns))) or not last else When.SOON
         self._commit(work, content, both, last=last, when=when)
         if not last:
             work.draft.wait()
