@@ -148,6 +148,40 @@ def test_an_async_step_is_cancelled_when_it_runs_too_long() -> None:
     assert cancelled.wait(30)
 
 
+def test_steps_in_threads_run_beside_each_other() -> None:
+    """Each waits for all the others; the second time too, when the threads are there already."""
+    barrier = threading.Barrier(4)
+
+    class Meeting(FlowSpec):
+        @foreach()
+        @step
+        def people():
+            return [1, 2, 3, 4]
+
+        @needs(predecessors=[people])
+        @step
+        def arrive(number):
+            barrier.wait(60)
+            return number
+
+        @foreach()
+        @join()
+        @needs(predecessors=[arrive])
+        @step
+        def together(numbers):
+            return numbers
+
+        @needs(predecessors=[together])
+        @step
+        def leave(number):
+            barrier.wait(60)
+            return number
+
+    flow = Meeting("m", conf=Configuration(thread_count=4))
+    flow.run()
+    assert flow.get_result(flow.leave) == [1, 2, 3, 4]
+
+
 def test_async_steps_run_beside_each_other() -> None:
     meeting: list[asyncio.Event] = []
 
