@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from coflows.serving import DISPATCH_POINT
 from workers.dispatch_worker import run_dispatch_worker_thread
 from workers.get_instance_worker import run_get_instance_worker_thread
 from workers.handle import WorkerHandle, run_until_signal
+
+GC_THRESHOLDS = (50_000, 20, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,9 @@ def run_process(options: ProcessOptions, ready: Callable[[Client], None]) -> Non
     for folder in (options.flow_modules, Path.cwd()):
         if folder is not None and str(folder.absolute()) not in sys.path:
             sys.path.insert(0, str(folder.absolute()))
+    # What is loaded by now stays; and turns leave little behind for the collector, which took a fifth of their time.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     secrets = secrets_from_environment()
     if options.secrets is not None:
         secrets |= load_secrets_file(options.secrets)
