@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from coflows.broker.base import Broker, Consumer, Delivery
 from coflows.broker.topology import Route, session_queue
-from coflows.codec.wire import check_size, decode, encode
+from coflows.codec.wire import MAX_DEPTH, check_sendable, check_size, decode, encode
 from coflows.errors import BrokerError, BrokerUnavailableError, CoflowsError, SerializationError, UnroutableError
 from coflows.identity.keys import Identity
 from coflows.identity.sealing import PARCEL, SINGLE, Item, Opened, open_envelope, seal, seal_items
@@ -86,6 +86,8 @@ class Session:
             if isinstance(payload, Call | Reply):
                 encode(payload.data)  # Names the key as the author knows it.
             raise
+        if isinstance(payload, Call | Reply) and payload.data:
+            check_sendable(payload.data, MAX_DEPTH - 1)
         check_size(data, self._max_bytes)
         return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
@@ -96,6 +97,30 @@ class BadReply(AtomicFlow):
 
     def run(self, input_message: FlowMessage) -> dict[str, Any]:
         return {"deep": {"set": {1, 2}}}
+
+
+class Odd(AtomicFlow):
+    """Replies with what it is told to, in Python; an ``exit`` ends more than the turn, if nobody looks."""
+
+    default_config = config("Odd")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        deep: dict[str, Any] = {}
+        for _ in range(40):
+            deep = {"deeper": deep}
+        return {"key": {"scores": {1: 2}}, "deep": deep, "many": {"x": [1] * 250_000}}[input_message.data["what"]]
+
+
+class AsyncExit(AtomicFlow):
+    """Exits when told to."""
+
+    default_config = config("AsyncExit")
+
+    async def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        if input_message.data.get("exit"):
+            sys.exit(3)
+        return {"done": True}
 
 
 class Chain(CompositeFlow):

@@ -10,6 +10,7 @@ from coflows.errors import MessageTooLargeError, SerializationError
 
 MAX_DEPTH = 32
 MAX_ITEMS = 200_000
+_SCALARS = frozenset((str, int, float, bool, bytes, type(None)))
 _HINT = "Send str, int, float, bool, None, bytes, and lists and dicts of these."
 
 
@@ -35,6 +36,34 @@ def decode(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_items
         raise SerializationError(f"These bytes are no value: {type(error).__name__}.") from error
     _check_bounds(value, max_depth, max_items)
     return value
+
+
+def check_sendable(value: dict[str, Any], max_depth: int = MAX_DEPTH) -> None:
+    """Raise SerializationError for what ``encode`` takes and ``decode`` does not: keys that are no text, too much
+    nesting, too many elements."""
+    items = 0
+    level: list[Any] = [value]
+    for _ in range(max_depth + 1):
+        below: list[Any] = []
+        for one in level:
+            items += len(one)
+            if isinstance(one, dict):
+                for key in one:
+                    if type(key) is not str and not isinstance(key, (str, bytes)):
+                        raise _explain(value, TypeError("a key is no text"))
+                one = one.values()
+            for inner in one:
+                kind = type(inner)
+                if kind is dict or kind is list or (kind not in _SCALARS and isinstance(inner, (dict, list, tuple))):
+                    below.append(inner)
+        if items > MAX_ITEMS:
+            raise SerializationError(
+                f"The message has more than {MAX_ITEMS} elements.", hint="Send a reference to the data, or bytes."
+            )
+        if not below:
+            return
+        level = below
+    raise SerializationError(f"The message is nested deeper than {max_depth} levels.", hint="Send flatter data.")
 
 
 def check_size(data: bytes, limit: int) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 
 class Coroutine:
     """One coroutine on its way. ``then`` gets it when it has ended; ``task`` has its outcome."""
 
-    __slots__ = ("_cancelled", "awaitable", "task", "then")
+    __slots__ = ("_cancelled", "_ended_by", "awaitable", "task", "then")
 
     def __init__(self, awaitable: Awaitable[Any], then: Callable[[Coroutine], None]) -> None:
         self.awaitable = awaitable
         self.then = then
         self.task: asyncio.Task[Any] | None = None
         self._cancelled = False
+        self._ended_by: BaseException | None = None
 
     def cancel(self) -> None:
         """End it at its next ``await``; for the loop's thread."""
@@ -30,11 +34,17 @@ class Coroutine:
         """Await it, unless it was cancelled before."""
         if self._cancelled:
             raise asyncio.CancelledError
-        return await self.awaitable
+        try:
+            return await self.awaitable
+        except (SystemExit, KeyboardInterrupt) as error:
+            self._ended_by = error  # A task would end the whole loop with it.
+            return None
 
     def result(self) -> Any:
         """What it gave; raises what it raised, or asyncio.CancelledError. Only once it has ended."""
         assert self.task is not None
+        if self._ended_by is not None:
+            raise self._ended_by
         return self.task.result()
 
 
@@ -48,7 +58,8 @@ class EventLoop:
         self._starting: list[Coroutine] = []
         self._ended: list[Coroutine] = []
         self._lock = threading.Lock()
-        threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
+        self._closed = False
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def run(self, coroutine: Coroutine) -> None:
         """Start it soon; one wake-up serves all that are started at the same time."""
@@ -64,9 +75,17 @@ class EventLoop:
 
     def close(self) -> None:
         """Stop. Idempotent."""
+        self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     # -- on the loop's thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                logger.warning("A task that a flow had made wanted to end the process; it is only ended itself.")
 
     def _start(self) -> None:
         with self._lock:

@@ -336,3 +336,27 @@ def test_what_comes_while_too_much_is_in_hand_waits_sealed(two: list[Client], mo
     futures = [flow.submit({"number": number}) for number in range(300)]
     assert futures[-1].get_data(TIMEOUT) == {"seen": list(range(300))}
     assert all(future.get_data(TIMEOUT) for future in futures)
+
+
+@pytest.mark.parametrize(("what", "told"), [("key", r"scores\.1"), ("deep", "nested"), ("many", "elements")])
+def test_a_reply_that_could_not_be_read_fails_its_turn(two: list[Client], what: str, told: str) -> None:
+    owner, client = two
+    run_dispatch_worker_thread(owner)
+    with pytest.raises(RemoteFlowError, match=told):
+        serve(owner, client, "Odd").ask({"what": what}, TIMEOUT)
+
+
+def test_a_message_that_could_not_be_read_is_not_sent(two: list[Client]) -> None:
+    owner, client = two
+    flow = serve(owner, client, "Odd")
+    with pytest.raises(SerializationError, match="keys are str"):
+        flow.submit({1: 2})  # type: ignore[dict-item]
+
+
+def test_a_coroutine_that_exits_fails_alone(two: list[Client]) -> None:
+    owner, client = two
+    run_dispatch_worker_thread(owner)
+    flow = serve(owner, client, "AsyncExit")
+    with pytest.raises(RemoteFlowError, match="SystemExit"):
+        flow.ask({"exit": True}, TIMEOUT)
+    assert flow.ask({}, TIMEOUT) == {"done": True}
