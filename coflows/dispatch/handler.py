@@ -89,6 +89,7 @@ class Handler:
         call, flow_id = job.payload, job.payload.flow_id
         try:
             message, push = self._read(job, call)
+            failure = None if call.failure is None else Failure.from_dict(call.failure)
             instance = self.loader.find(flow_id, job.metadata)
             self._check_access(job, instance, push)
             if job.late:
@@ -114,8 +115,8 @@ class Handler:
         )
         if job.again and not self._begin_again(work, job, turn):
             return False
-        if call.failure is not None:
-            turn.fail(Failure.from_dict(call.failure))
+        if failure is not None:
+            turn.fail(failure)
             return self._add(work, turn, failed=True)
         if job.cancelled:
             return self._raised(work, turn, CallCancelledError("The message was cancelled by its sender."))

@@ -90,6 +90,21 @@ def test_a_push_reply_that_nobody_asked_for_is_refused(served: tuple[Client, Cli
     assert flow.ask({}, TIMEOUT) == {"count": 1}
 
 
+def test_a_failure_that_cannot_be_read_is_refused(served: tuple[Client, Client]) -> None:
+    """Rather than worked off again and again, and all that came after it with it."""
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    message_id = new_message_id()
+    waiting = client.session.expect(message_id, owner.user_id)
+    call = Call(flow_id=flow.get_instance_id(), failure={"text": []}, reply=client.session.reply_to)
+    queue = dispatch_queue(owner.user_id, "coflows_dispatch", flow.address.partition).name
+    client.session.send(queue, owner.user_id, message_id, call).result(TIMEOUT)
+    failure = waiting.result(TIMEOUT).failure
+    assert failure is not None and failure["code"] == "serialization"
+    assert flow.ask({}, TIMEOUT) == {"count": 1}
+    assert owner.read_keys("attempts:") == []
+
+
 def test_a_message_through_another_partition_is_refused(served: tuple[Client, Client]) -> None:
     """It would run beside the instance's own turns."""
     from dataclasses import replace
