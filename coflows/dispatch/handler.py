@@ -33,9 +33,11 @@ from coflows.errors import (
     InstanceNotFoundError,
     OutOfOrderError,
     PoisonMessageError,
+    SerializationError,
     StoreError,
 )
 from coflows.failpoints import Failpoints
+from coflows.flows import Flow
 from coflows.instances import Instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
@@ -43,6 +45,7 @@ from coflows.model.layout import attempts_key, call_key, dead_key, done_key, met
 from coflows.model.messages import FlowMessage, ReplyAddress
 from coflows.model.names import LOCAL
 from coflows.store.base import ABSENT
+from coflows.store.keys import MAX_VALUE_BYTES
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -280,7 +283,7 @@ class Handler:
             elif outcome is not None:
                 name = type(loaded.flow).__name__
                 raise TypeError(f"{name}.run returned a {type(outcome).__name__}; return a dict (the reply) or None.")
-            state = None if loaded.parallel else encode_state(loaded.flow.get_flow_state())
+            state = None if loaded.parallel else _encoded_state(loaded.flow)
         except Exception as error:
             return self._raised(work, turn, error)
         return self._add(work, turn, state=state)
@@ -351,3 +354,13 @@ def _reply_address(job: Job, call: Call) -> ReplyAddress | None:
     if call.reply is None:
         return None
     return ReplyAddress.proven(call.reply, job.incoming.sender, job.incoming.message_id)
+
+
+def _encoded_state(flow: Flow) -> bytes:
+    data = encode_state(flow.get_flow_state())
+    if len(data) > MAX_VALUE_BYTES:
+        raise SerializationError(
+            f"The flow's state has {len(data)} bytes; at most {MAX_VALUE_BYTES} can be stored.",
+            hint="Keep large data elsewhere, and in flow_state where it is.",
+        )
+    return data

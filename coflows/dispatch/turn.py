@@ -13,7 +13,7 @@ from coflows.broker.topology import Route, reply_queue
 from coflows.client import Client
 from coflows.dispatch.answers import ordered_for
 from coflows.dispatch.records import Outgoing, PushCall
-from coflows.errors import CallCancelledError, FlowConfigError
+from coflows.errors import CallCancelledError, FlowConfigError, MessageTooLargeError
 from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture, Pause
 from coflows.instances import Instance
@@ -23,6 +23,9 @@ from coflows.model.failure import Failure
 from coflows.model.layout import call_key
 from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode
 from coflows.proxy import FlowProxy
+
+MAX_SENT, MAX_SENT_BYTES = 20_000, 48 * 2**20
+"""Messages that one turn may send, and bytes of them: all of it is in the record of the turn."""
 
 
 class Turn:
@@ -34,6 +37,7 @@ class Turn:
     """
 
     __slots__ = (
+        "_bytes",
         "_cancelled",
         "_cl",
         "_counter",
@@ -71,6 +75,7 @@ class Turn:
         self._counter = 0
         self._futures: list[FlowFuture | Future[Any]] = []
         self._cancelled = False
+        self._bytes = 0
 
     # -- for the flow (FlowRuntime) ----------------------------------------------------------------------------
 
@@ -187,6 +192,7 @@ class Turn:
     def fail(self, failure: Failure) -> None:
         """Drop all that was to be sent, and tell who waits for the outcome of this turn why there is none."""
         self.sent.clear()
+        self._bytes = 0
         self.calls.clear()
         if self.origin is not None:
             own = self.origin.user_id == self._cl.user_id
@@ -220,6 +226,12 @@ class Turn:
         ordered: str | None,
     ) -> None:
         data = self._cl.session.encode(payload)
+        if len(self.sent) >= MAX_SENT or self._bytes + len(data) > MAX_SENT_BYTES:
+            raise MessageTooLargeError(
+                f"A turn sends at most {MAX_SENT} messages of {MAX_SENT_BYTES} bytes together.",
+                hint="Send the rest from another turn.",
+            )
+        self._bytes += len(data)
         self.sent.append(Outgoing(queue, recipient, message_id, answers, data, ordered))
 
 
