@@ -10,9 +10,10 @@ import pytest
 
 from coflows import Client
 from coflows.broker.topology import dispatch_queue, door_queue, session_queue
+from coflows.codec.wire import encode
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
 from coflows.errors import CallTimeoutError, InstanceNotFoundError
-from coflows.identity.sealing import seal
+from coflows.identity.sealing import Item, seal, seal_items
 from coflows.model.calls import Call, Reply
 from coflows.model.messages import new_message_id
 from coflows.model.wire import Fetch, FetchItem
@@ -103,6 +104,20 @@ def test_a_failure_that_cannot_be_read_is_refused(served: tuple[Client, Client])
     assert failure is not None and failure["code"] == "serialization"
     assert flow.ask({}, TIMEOUT) == {"count": 1}
     assert owner.read_keys("attempts:") == []
+
+
+def test_what_is_sent_to_no_instance_waits_for_nothing(served: tuple[Client, Client]) -> None:
+    """Whoever makes up streams of instances that are not there takes no room in the worker's memory for long."""
+    owner, client = served
+    flow_id = "00000000-0000-0000-0000-000000000000"
+    message_id = new_message_id()
+    waiting = client.session.expect(message_id, owner.user_id)
+    payload = encode(Call(flow_id=flow_id, data={}, reply=client.session.reply_to).to_dict())
+    item = Item(message_id, payload, "ab" * 8, 1000)
+    queue = dispatch_queue(owner.user_id, "coflows_dispatch", 0).name
+    client.broker.publish(queue, seal_items(client.identity, owner.user_id, int(time.time()) + 60, [item]))
+    failure = waiting.result(10).failure
+    assert failure is not None and failure["code"] == "instance_not_found"
 
 
 def test_a_message_through_another_partition_is_refused(served: tuple[Client, Client]) -> None:
