@@ -110,9 +110,9 @@ class Custody:
                 job.parked = self.lot.park(message, done_key(message.flow_id, message.message_id), job.claim)
             except ConflictError:
                 return  # Another worker has it; what this turn commits will be refused.
+            with self._changed:
+                self._mine[job.parked.key] = job
         logger.info("Message %s takes long; it is parked.", message.message_id)
-        with self._changed:
-            self._mine[job.parked.key] = job
         twin = job.settle()
         if twin is not None:
             twin.settle()

@@ -220,6 +220,8 @@ class Handler:
         loaded.flow.bind(turn)
         self._failpoints.reach("mid_turn")
         job.on_cancel = turn.cancel
+        if job.cancelled:
+            turn.cancel()  # It came before there was a turn to tell.
         try:
             outcome = loaded.flow.run(turn.message)
         except BaseException as error:
