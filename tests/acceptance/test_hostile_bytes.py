@@ -5,18 +5,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from coflows import Client
 from coflows.broker.topology import dispatch_queue, door_queue, session_queue
-from coflows.codec.wire import encode
+from coflows.codec.wire import decode, encode
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
-from coflows.errors import CallTimeoutError, InstanceNotFoundError
+from coflows.errors import CallTimeoutError, InstanceNotFoundError, SerializationError
 from coflows.identity.sealing import Item, seal, seal_items
 from coflows.model.calls import Call, Reply
 from coflows.model.messages import new_message_id
-from coflows.model.wire import Fetch, FetchItem
+from coflows.model.wire import DoorPayload, Fetch, FetchItem, read_payload
 from coflows.resolution import derive_id
 from coflows.serving import get_flow_instance, serve_flow
 from coflows.tree import Mounted
@@ -163,3 +165,19 @@ def test_a_fetch_after_its_deadline_mounts_nothing(users: Users) -> None:
     run_get_instance_worker_thread(owner)
     assert get_flow_instance(client, "counter", owner.user_id).get_instance_id()
     assert len(owner.read_keys("instance_metadata:")) == 1
+
+
+@pytest.mark.parametrize("field", ["deadline", "keep_by"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_time_that_never_comes_is_refused(field: str, value: float) -> None:
+    request: dict[str, Any] = {"kind": "fetch", "request_id": "1" * 32, "session": "2" * 32, "deadline": 1.0}
+    request["items"] = [{"key": "a", "flow_endpoint": "counter"}]
+    read_payload(TypeAdapter(DoorPayload), request)
+    with pytest.raises(SerializationError):
+        read_payload(TypeAdapter(DoorPayload), {**request, field: value})
+
+
+@pytest.mark.parametrize("data", [b"\xc7\x00\x05", b"\x81\xa1x\xc7\x00\x05", b"\x91\xc7\x00\x7f"])
+def test_an_empty_extension_is_no_plain_value(data: bytes) -> None:
+    with pytest.raises(SerializationError):
+        decode(data, max_bytes=100)
