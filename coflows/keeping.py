@@ -32,8 +32,11 @@ logger = logging.getLogger(__name__)
 
 LIFETIMES = 2.0
 """What a fetch mounts is kept, or released, within this many times its timeout."""
-PATIENCE = 30.0
-"""Seconds after which somebody else tells the owners of subflows what its process seems not to have told."""
+PATIENCE = 5.0
+"""Seconds after which somebody else tells the owners of subflows what its process seems not to have told: well before
+they give up waiting for it."""
+OWN_QUEUE = 30.0
+"""Seconds in which the worker's own queue is to be worked off."""
 PAGE = 500
 
 
@@ -87,7 +90,7 @@ def sweep(cl: Client, now: float, failpoints: Failpoints) -> None:
     due = [key for key, one in records.items() if one.until is not None and now > one.until]
     if not due:
         return
-    ask_release(cl, cl.user_id, []).result(PATIENCE)
+    ask_release(cl, cl.user_id, []).result(OWN_QUEUE)
     used: list[Entry] = []
     for key, entry in cl.store.get_many(due).items():
         one, flow_id = Probation.decode(entry.value), key.removeprefix(KEEPING)
