@@ -17,12 +17,14 @@ from coflows.codec.state import encode_state
 from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
 from coflows.dispatch.attempts import next_attempt, pause_before
+from coflows.dispatch.effects import effects_of
 from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
-from coflows.dispatch.parking import left_behind
+from coflows.dispatch.parking import Claim
 from coflows.dispatch.process_turn import ProcessTurns, failure_of
 from coflows.dispatch.records import PushCall, TurnRecord
+from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
 from coflows.dispatch.writer import Writer
@@ -30,6 +32,7 @@ from coflows.errors import (
     AccessDeniedError,
     CallCancelledError,
     CoflowsError,
+    FlowError,
     InstanceNotFoundError,
     OutOfOrderError,
     PoisonMessageError,
@@ -39,10 +42,9 @@ from coflows.failpoints import Failpoints
 from coflows.instances import Instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
-from coflows.model.layout import attempts_key, call_key, dead_key, done_key, metadata_key, order_key, reply_key
+from coflows.model.layout import call_key, dead_key, done_key, metadata_key, order_key
 from coflows.model.messages import FlowMessage, ReplyAddress
 from coflows.model.names import LOCAL
-from coflows.store.base import ABSENT
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -59,6 +61,7 @@ class Handler:
         runner: Runner,
         base_paths: Sequence[Path],
         secrets: Mapping[str, str],
+        resources: Mapping[str, Any],
         failpoints: Failpoints,
         processes: ProcessTurns,
     ) -> None:
@@ -66,6 +69,7 @@ class Handler:
         self._cl = cl
         self._runner = runner
         self._secrets = secrets
+        self._resources = resources
         self._failpoints = failpoints
         self._writer = Writer(cl.store, self.loader, runner, failpoints)
 
@@ -91,6 +95,10 @@ class Handler:
             message, push = self._read(job, call)
             instance = self.loader.find(flow_id, job.metadata)
             self._check_access(job, instance, push)
+            if is_timer(call, job.incoming.sender, self._cl.user_id) and not self._is_set(work, job, instance):
+                logger.info("Timer %s was cancelled, or worked off before.", job.incoming.message_id)
+                self._runner.finish([(job, ())])
+                return True
             if job.late:
                 raise OutOfOrderError(
                     "The message came after later ones had been worked off.", hint="Send it again, as a new message."
@@ -109,6 +117,7 @@ class Handler:
             message,
             origin=push.origin if push else message.reply_to,
             secrets=self._secrets,
+            resources=self._resources,
             private_keys=loaded.private_keys,
             pause=partial(self._runner.pause, work),
         )
@@ -127,18 +136,31 @@ class Handler:
         job.metadata = self._cl.store.get(metadata_key(flow_id))
         job.fresh = True
 
+    def _is_set(self, work: Work, job: Job, instance: Instance) -> bool:
+        """Whether a timer is still there: not cancelled, not even by a turn of this batch."""
+        key, _ = timer_keys(instance.address, job.incoming.message_id)
+        with work.draft.lock:
+            if key in work.draft.content().deletes:
+                return False
+        entry = self._cl.store.get(key)
+        job.timer = None if entry is None else Claim(key, entry.version)
+        return entry is not None
+
     # -- may it? -----------------------------------------------------------------------------------------------
 
     def _read(self, job: Job, call: Call) -> tuple[FlowMessage, PushCall | None]:
         """The message, and for a push reply the call that it answers. AccessDeniedError when nobody asked for it."""
         incoming = job.incoming
+        source = call.src_flow_id
+        if source == call.flow_id and incoming.sender != self._cl.user_id:
+            source = None  # Only an instance itself sends in its name.
         message = FlowMessage(
             call.data or {},
             incoming.message_id,
             call.answers,
             call.created_at,
             incoming.sender,
-            call.src_flow_id,
+            source,
             _reply_address(job, call),
         )
         if call.answers is None:
@@ -155,7 +177,7 @@ class Handler:
         own = sender == self._cl.user_id
         mounted = instance.path.client not in (LOCAL, self._cl.user_id) and instance.path.client == sender
         right_queue = instance.address.partition == (None if lease is None else lease.partition)
-        if not (right_queue and (mounted or own or push is not None or self.loader.is_singleton(instance))):
+        if not (right_queue and (mounted or own or push is not None or self.loader.is_shared(instance))):
             raise InstanceNotFoundError(
                 f"There is no instance {instance.path.flow_id}.",
                 hint="It may have been deleted; fetch one with get_flow_instance.",
@@ -280,9 +302,12 @@ class Handler:
                 name = type(loaded.flow).__name__
                 raise TypeError(f"{name}.run returned a {type(outcome).__name__}; return a dict (the reply) or None.")
             state = None if loaded.parallel else encode_state(loaded.flow.get_flow_state())
+            records = loaded.flow.records.take_changes()
+            if records and loaded.parallel:
+                raise FlowError(f"{turn.endpoint} is a parallel endpoint: its flows have no records.")
         except Exception as error:
             return self._raised(work, turn, error)
-        return self._add(work, turn, state=state)
+        return self._add(work, turn, state=state, records=records)
 
     def _raised(self, work: Work, turn: Turn, error: BaseException) -> bool:
         logger.info("%s %s raised: %r", turn.endpoint, turn.flow_id, error)
@@ -295,6 +320,7 @@ class Handler:
         turn: Turn,
         *,
         state: bytes | None = None,
+        records: Mapping[str, bytes | None] | None = None,
         failed: bool = False,
         letter: OpenedLetter | None = None,
     ) -> bool:
@@ -302,32 +328,22 @@ class Handler:
         condition that nobody else has done so, and that this worker still holds the lease."""
         job, loaded = work.job, work.loaded[turn.flow_id]
         assert job is not None
-        flow_id, message, lease = turn.flow_id, turn.message, job.source.lease
-        done = done_key(flow_id, message.message_id)
-        writes = {done: TurnRecord(turn.sent, job.incoming.until).encode(), **turn.calls}
-        for one in turn.sent:
-            if one.answers is not None and one.answers != message.message_id:
-                writes[reply_key(flow_id, one.answers)] = message.message_id.encode()
+        flow_id, lease, place = turn.flow_id, job.source.lease, job.incoming.place
+        effects = effects_of(turn, job, loaded, records)
         if state is not None and state != loaded.state:
-            writes[loaded.instance.path.key("state")] = state
+            effects.writes[loaded.instance.path.key("state")] = state
             loaded.state = state
-        conditions = {done: ABSENT, metadata_key(flow_id): loaded.instance.version}
-        place = job.incoming.place
-        deletes = [] if message.input_message_id is None else [call_key(flow_id, message.input_message_id)]
-        if job.again:
-            deletes.append(attempts_key(flow_id, message.message_id))
         if letter is not None:
-            writes[dead_key(letter.id)] = letter.encode()
+            effects.writes[dead_key(letter.id)] = letter.encode()
         elif job.letter is not None:
-            deletes.append(dead_key(job.letter))
+            effects.deletes.append(dead_key(job.letter))
         with work.draft.lock:
             claim = job.claim
             if claim is not None:
-                conditions[claim.key] = claim.version
-            if job.parked is not None:
-                deletes += left_behind(job.parked)
+                effects.conditions[claim.key] = claim.version
             content = work.draft.content()
-            content.add(job, turn.sent, writes, deletes, conditions)
+            content.add(job, turn.sent, effects.writes, effects.deletes, effects.conditions)
+            content.due += turn.due
             if lease is not None and place is not None:
                 content.orders[order_key(flow_id, place.stream)] = (place.number, time.time())
             if failed:

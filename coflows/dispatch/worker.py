@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coflows.client import Client
 from coflows.dispatch.membership import Membership, share
@@ -38,6 +39,7 @@ class DispatchWorker:
         concurrency: int = 8,
         base_paths: Sequence[Path] = (),
         secrets: Mapping[str, str] | None = None,
+        resources: Mapping[str, Any] | None = None,
     ) -> None:
         check_dispatch_point(dispatch_point)
         if concurrency < 1:
@@ -53,6 +55,7 @@ class DispatchWorker:
             concurrency=concurrency,
             base_paths=(*base_paths, *cl.settings.flow_modules),
             secrets=dict(secrets or {}),
+            resources=dict(resources or {}),
         )
         numbers = (None, *range(self._partitions))
         self._feeds = [PartitionFeed(cl, dispatch_point, number, self._runner, self.name) for number in numbers]
