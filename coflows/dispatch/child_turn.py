@@ -167,6 +167,13 @@ class ChildTurn:
         """Not from a process of its own."""
         raise self._here("timers")
 
+    def leave_no_record(self) -> None:
+        """Without effect: its message is remembered."""
+
+    def delete_instance(self, flow_id: str) -> None:
+        """Not from a process of its own."""
+        raise self._here("say over other instances")
+
     def read_records(self, names: Iterable[str]) -> dict[str, bytes]:
         """Not from a process of its own."""
         raise self._here("records")

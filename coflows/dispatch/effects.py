@@ -28,7 +28,9 @@ def effects_of(turn: Turn, job: Job, loaded: Loaded, records: Mapping[str, bytes
     stays: should what the turn sent not get out, whoever adopts the message sends it again."""
     flow_id, message = turn.flow_id, turn.message
     done = done_key(flow_id, message.message_id)
-    writes = {done: TurnRecord(turn.sent, job.incoming.until).encode(), **turn.calls, **turn.timers}
+    writes = {**turn.calls, **turn.timers}
+    if not turn.untracked or job.incoming.place is not None or any(one.answers is None for one in turn.sent):
+        writes[done] = TurnRecord(turn.sent, job.incoming.until).encode()
     for one in turn.sent:
         if one.answers is not None and one.answers != message.message_id:
             writes[reply_key(flow_id, one.answers)] = message.message_id.encode()

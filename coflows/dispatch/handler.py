@@ -123,7 +123,7 @@ class Handler:
         )
         if job.again and not self._begin_again(work, job, turn):
             return False
-        if call.failure is not None:
+        if call.failure is not None and not loaded.flow.takes_failures:
             turn.fail(Failure.from_dict(call.failure))
             return self._add(work, turn, failed=True)
         if job.cancelled:
@@ -162,6 +162,7 @@ class Handler:
             incoming.sender,
             source,
             _reply_address(job, call),
+            call.failure,
         )
         if call.answers is None:
             return message, None

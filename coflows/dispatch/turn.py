@@ -18,7 +18,7 @@ from coflows.dispatch.timers import Fired, timer_id, timer_keys
 from coflows.errors import CallCancelledError, FlowConfigError
 from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture, Pause
-from coflows.instances import Instance
+from coflows.instances import Instance, find_instance, instance_keys
 from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call, Reply
 from coflows.model.failure import Failure
@@ -52,6 +52,7 @@ class Turn:
         "secrets",
         "sent",
         "timers",
+        "untracked",
     )
 
     def __init__(
@@ -75,6 +76,7 @@ class Turn:
         self.timers: dict[str, bytes] = {}
         self.deletes: dict[str, None] = {}
         self.due: list[float] = []
+        self.untracked = False
         self._cl = cl
         self._instance = instance
         self._private_keys = private_keys
@@ -159,6 +161,17 @@ class Turn:
         """The instance's committed records whose names begin so."""
         start = records_prefix(self.flow_id)
         return {entry.key.removeprefix(start): entry.value for entry in self._cl.store.scan(f"{start}{prefix}")}
+
+    def leave_no_record(self) -> None:
+        """The turn may be run again, with the same outcome: its message need not be remembered. Without effect when it
+        sends more than replies."""
+        self.untracked = True
+
+    def delete_instance(self, flow_id: str) -> None:
+        """Delete another instance of this user's, with the commit of this turn; its subflows stay."""
+        instance = find_instance(self._cl.store, flow_id)
+        if instance is not None:
+            self.deletes |= dict.fromkeys(instance_keys(self._cl.store, instance))
 
     def instance(self, address: InstanceAddress) -> FlowProxy:
         """The proxy of any instance whose address the flow knows."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from coflows.client import Client
 from coflows.dispatch.membership import Membership, share
-from coflows.dispatch.partitions import PartitionFeed
+from coflows.dispatch.partitions import PREFETCH, PartitionFeed
 from coflows.dispatch.runner import Runner
 from coflows.dispatch.sweeping import Sweeper
 from coflows.endpoints import ensure_point
@@ -29,7 +29,11 @@ has them all. The time doubles while they come back, because the other one is no
 
 
 class DispatchWorker:
-    """Runs from construction until ``stop``. Thread-safe."""
+    """Runs from construction until ``stop``. Thread-safe.
+
+    ``resources`` reach the flows of this worker as they are, under these names, besides its ``client``; ``prefetch`` is
+    how many messages of a queue it takes before it has worked them off, which other workers do not get then.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class DispatchWorker:
         base_paths: Sequence[Path] = (),
         secrets: Mapping[str, str] | None = None,
         resources: Mapping[str, Any] | None = None,
+        prefetch: int = PREFETCH,
     ) -> None:
         check_dispatch_point(dispatch_point)
         if concurrency < 1:
@@ -55,10 +60,12 @@ class DispatchWorker:
             concurrency=concurrency,
             base_paths=(*base_paths, *cl.settings.flow_modules),
             secrets=dict(secrets or {}),
-            resources=dict(resources or {}),
+            resources={"client": cl, **(resources or {})},
         )
         numbers = (None, *range(self._partitions))
-        self._feeds = [PartitionFeed(cl, dispatch_point, number, self._runner, self.name) for number in numbers]
+        self._feeds = [
+            PartitionFeed(cl, dispatch_point, number, self._runner, self.name, prefetch) for number in numbers
+        ]
         self._runner.custody.sources |= {feed.partition: feed for feed in self._feeds}
         for feed in self._feeds:
             feed.open()

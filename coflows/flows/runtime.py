@@ -106,6 +106,12 @@ class FlowRuntime(Protocol):
     def scan_records(self, prefix: str) -> dict[str, bytes]:
         """Committed records of the instance whose names begin so."""
 
+    def leave_no_record(self) -> None:
+        """Its message need not be remembered."""
+
+    def delete_instance(self, flow_id: str) -> None:
+        """Delete another instance of the user's."""
+
     def instance(self, address: InstanceAddress) -> Subflow:
         """The proxy of an instance."""
 
