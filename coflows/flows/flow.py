@@ -36,8 +36,8 @@ class Flow(ABC):
     """Whether any user may send to an instance who knows its address, and not only who fetched it. ``run`` then looks
     at ``input_message.sender`` itself."""
     takes_failures: ClassVar[bool] = False
-    """Whether ``run`` is told, in ``input_message.failure``, when what it asked for with ``get_reply`` failed. Else that
-    fails whoever waits for this flow."""
+    """Whether ``run`` is told, in ``input_message.failure``, when what it asked for with ``get_reply`` failed. Else
+    that fails whoever waits for this flow."""
 
     def __init__(self, *, flow_config: Mapping[str, Any]) -> None:
         self.check_config(flow_config)
