@@ -51,6 +51,7 @@ class Runner:
         base_paths: Sequence[Path],
         secrets: Mapping[str, str],
         resources: Mapping[str, Any],
+        park_after: float,
     ) -> None:
         self._failpoints = Failpoints(cl.settings.failpoints)
         self.outbox = Outbox(cl.session, self._failpoints)
@@ -58,7 +59,7 @@ class Runner:
         self._processes = ProcessTurns(base_paths, concurrency)
         self._handler = Handler(cl, self, base_paths, secrets, resources, self._failpoints, self._processes)
         lot = ParkingLot(cl.store, dispatch_point, worker)
-        self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
+        self.custody = Custody(cl.store, lot, dispatch_point, self, park_after)
         self._clock = Clock(cl.session, cl.store, dispatch_point)
         self._intake = Intake(cl.session, cl.store, self, self.custody, self._schedule)
         self._admission: Admission[Job] = Admission(concurrency)

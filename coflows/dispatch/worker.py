@@ -32,7 +32,8 @@ class DispatchWorker:
     """Runs from construction until ``stop``. Thread-safe.
 
     ``resources`` reach the flows of this worker as they are, under these names, besides its ``client``; ``prefetch`` is
-    how many messages of a queue it takes before it has worked them off, which other workers do not get then.
+    how many messages of a queue it takes before it has worked them off, which other workers do not get then;
+    ``park_after``, if given, goes before COFLOWS_PARK_AFTER.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class DispatchWorker:
         secrets: Mapping[str, str] | None = None,
         resources: Mapping[str, Any] | None = None,
         prefetch: int = PREFETCH,
+        park_after: float | None = None,
     ) -> None:
         check_dispatch_point(dispatch_point)
         if concurrency < 1:
@@ -60,6 +62,7 @@ class DispatchWorker:
             concurrency=concurrency,
             base_paths=(*base_paths, *cl.settings.flow_modules),
             secrets=dict(secrets or {}),
+            park_after=cl.settings.park_after if park_after is None else park_after,
             resources={"client": cl, **(resources or {})},
         )
         numbers = (None, *range(self._partitions))

@@ -159,10 +159,12 @@ class ColonyFlow(AtomicFlow):
         self._turn.leave_no_record()
         kind, executor = check_colony(message.data.get("executortype"), "Executor type"), message.data.get("executor")
         address = InstanceAddress.from_dict(_mapping(message.data.get("address")))
-        if address.user_id != message.sender:
+        control = InstanceAddress.from_dict(_mapping(message.data.get("control")))
+        if not address.user_id == control.user_id == message.sender:
             raise AccessDeniedError("An executor registers itself, and nobody else's.")
         self.records[f"e:{kind}:{message.sender}:{check_colony(executor, 'Executor id')}"] = [
             address.to_dict(),
+            control.to_dict(),
             time.time(),
         ]
         for name in self.records.scan(f"w:{kind}:"):
@@ -186,7 +188,7 @@ class ColonyFlow(AtomicFlow):
         """A run has found no executor of a type."""
         self._check(message)
         kind, run = message.data["executortype"], message.data["run"]
-        if any(time.time() - seen <= TIME_TO_LIVE for _, seen in self.records.scan(f"e:{kind}:").values()):
+        if any(time.time() - seen <= TIME_TO_LIVE for *_, seen in self.records.scan(f"e:{kind}:").values()):
             self._tell_run(run, {"ask": "arrived", "executortype": kind})
         elif self.records.get(f"g:{run}") is not None:
             self.records[f"w:{kind}:{run}"] = True
@@ -201,7 +203,7 @@ class ColonyFlow(AtomicFlow):
         self._check(message)
         self._turn.leave_no_record()
         executors = self.records.scan("e:")
-        for name, (_, seen) in executors.items():
+        for name, (*_, seen) in executors.items():
             if time.time() - seen > TIME_TO_LIVE:
                 _, kind, user, _ = name.split(":")
                 del self.records[name]

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 FLOW_CLASS = "coflows.workflow.colonies.executor_flow.ExecutorFlow"
 MOUNT_TIMEOUT = 60.0
+PARK_AFTER = 600.0
+"""Seconds after which a step's message is parked: well before a broker would take it for lost."""
 
 
 class Executor:
@@ -87,6 +89,8 @@ class Executor:
         self._threads = ThreadPool(f"coflows-step-{executortype}")
         self._id = new_message_id()[-12:]
         self._address: InstanceAddress | None = None
+        self._control: InstanceAddress
+        self._worker: DispatchWorker
         self._running: dict[str, Future[Any]] = {}
         self._lock = threading.Lock()
         self._stops: list[Callable[[], None]] = []
@@ -102,21 +106,26 @@ class Executor:
         with self._lock:
             if self._address is not None:
                 return self
+            self._control = self._mount(".control")
             self._address = self._mount()
         if self._coordinate:
             self._colonies.coordinate(self.colonyname)
         prefix = record_key(self._address.flow_id, "stop:")
         watch = self._cl.store.watch(prefix, lambda keys: self._stop_these(key.removeprefix(prefix) for key in keys))
+        resources = {"executor": self}
+        control = DispatchWorker(self._cl, self._control.dispatch_point, concurrency=1, resources=resources)
         worker = DispatchWorker(
             self._cl,
             self._address.dispatch_point,
             concurrency=self._concurrency,
-            resources={"executor": self},
+            resources=resources,
+            # What it has no place for, others may; so it takes no more than it runs, nor more while it runs.
             prefetch=self._concurrency,
+            park_after=max(PARK_AFTER, self._cl.settings.park_after),
         )
         beats = threading.Thread(target=self._beat, name="coflows-executor", daemon=True)
         beats.start()
-        self._stops = [beats.join, watch.close]
+        self._stops = [beats.join, control.stop, watch.close]
         self._worker = worker
         self._cl.on_close(self.stop)
         logger.info("Executor %s of colony %s started.", self.executortype, self.colonyname)
@@ -189,10 +198,11 @@ class Executor:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _mount(self) -> InstanceAddress:
+    def _mount(self, kind: str = "") -> InstanceAddress:
         endpoint, point = executor_place(self.owner, self.colonyname, self.executortype)
+        endpoint, point = f"{endpoint}{kind}", f"{point}{kind}"
         ensure_point(self._cl, point, partitions=1)
-        serve_flow(self._cl, FLOW_CLASS, endpoint, point, parallel_dispatch=True, singleton=True)
+        serve_flow(self._cl, FLOW_CLASS, endpoint, point, parallel_dispatch=not kind, singleton=True)
         request = MountRequest(
             endpoint=endpoint,
             client=LOCAL,
@@ -257,9 +267,10 @@ class Executor:
 
     def _beat(self) -> None:
         assert self._address is not None
+        places = {"address": self._address.to_dict(), "control": self._control.to_dict()}
         mine = {"executortype": self.executortype, "executor": self._id}
         while not self._ending.is_set():
-            self._tell_colony({"ask": "register", **mine, "address": self._address.to_dict()}, told=True)
+            self._tell_colony({"ask": "register", **mine, **places}, told=True)
             self._ending.wait(HEARTBEAT)
         self._tell_colony({"ask": "leave", **mine}, told=False)
 

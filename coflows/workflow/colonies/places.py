@@ -56,7 +56,8 @@ def run_address(owner: str, colony: str, flow_id: str) -> InstanceAddress:
 
 
 def executor_place(owner: str, colony: str, executortype: str) -> tuple[str, str]:
-    """The endpoint and the dispatch point at which a user's executors of one type work for a colony."""
+    """The endpoint and the dispatch point at which a user's executors of one type work for a colony. With ".control"
+    behind them they are those at which they are told what is not to wait for steps to end."""
     mark = derive_id("executor", owner, check_colony(colony), check_colony(executortype, "Executor type"))[:16]
     return f"executor.{mark}", f"{executortype}.{mark}"
 

@@ -1,7 +1,7 @@
 """What a colony has on record, read by its runs: who may do what, and which executors are there.
 
 r:{user}                         [may submit, may execute]
-e:{executortype}:{user}:{id}     an executor: [address, when it was heard of last]
+e:{executortype}:{user}:{id}     an executor: [address, that of its control, when it was heard of last]
 g:{run}                          a run: [who submitted it, when]
 a:{run}                          a run that is not over
 w:{executortype}:{run}           a run that waits for an executor of this type
@@ -35,9 +35,11 @@ class Rights:
 
 @dataclass(slots=True)
 class Crew:
-    """The executors of one type that one user has: where they get their steps, and how many they are."""
+    """The executors of one type that one user has: where they get their steps, where they are told of other things, and
+    how many they are."""
 
     address: InstanceAddress
+    control: InstanceAddress
     size: int = 1
 
 
@@ -59,13 +61,13 @@ class Registry:
         found: dict[str, Crew] = {}
         for entry in self._store.scan(prefix):
             user = entry.key.removeprefix(prefix).split(":")[0]
-            address, seen = _read(entry.value)
+            address, control, seen = _read(entry.value)
             if time.time() - seen > TIME_TO_LIVE:
                 continue
             if user in found:
                 found[user].size += 1
             else:
-                found[user] = Crew(InstanceAddress.from_dict(address))
+                found[user] = Crew(InstanceAddress.from_dict(address), InstanceAddress.from_dict(control))
         return found
 
 

@@ -43,7 +43,7 @@ class RunFlow(AtomicFlow):
     m                          who submitted it, and when
     f:{process}                its function spec
     o:{process}                its output
-    a:{process}:{attempt}      who was given an attempt: [user, address, message id]
+    a:{process}:{attempt}      who was given an attempt: [user, address of its control, message id]
     t:{process}:{attempt}:{kind}   the id of a timer
     w:{message_id}             a message that waits for the end, or for progress
     """
@@ -313,7 +313,7 @@ class RunFlow(AtomicFlow):
         there = self._turn.instance(crews[user].address)
         message = there.package_input_message(data)
         there.get_reply(message)
-        self.records[f"a:{name}:{attempt}"] = [user, crews[user].address.to_dict(), message.message_id]
+        self.records[f"a:{name}:{attempt}"] = [user, crews[user].control.to_dict(), message.message_id]
         self._working[name] = user
         self._load[user] += 1
 
