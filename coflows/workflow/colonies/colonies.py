@@ -9,7 +9,7 @@ from typing import Any
 from coflows.broker.topology import route_to
 from coflows.client import Client
 from coflows.dispatch.worker import DispatchWorker
-from coflows.endpoints import ensure_point, find_endpoint
+from coflows.endpoints import endpoint_names, ensure_point, find_endpoint
 from coflows.errors import (
     CallTimeoutError,
     EndpointNotFoundError,
@@ -39,7 +39,8 @@ from coflows.workflow.colonies.places import (
 from coflows.workflow.colonies.process_graph import Process, ProcessGraph
 from coflows.workflow.graph import Graph, step
 from coflows.workflow.graph.events import Submitted
-from coflows.workflow.graph.states import GraphState
+from coflows.workflow.graph.states import GraphState, ProcessState
+from coflows.workflow.pictures.picture import Picture, PictureEdge, PictureNode
 
 PACKAGE = "coflows.workflow.colonies"
 TIMEOUT = 60.0
@@ -103,6 +104,17 @@ class Colonies:
     def get_processgraph(self, processgraphid: str) -> ProcessGraph:
         """A workflow as it is now: ``state``, ``processids``, ..."""
         return ProcessGraph.from_dict(self._ask_run(GraphId.parse(processgraphid), {"ask": "get"}))
+
+    def get_picture(self, processgraphid: str) -> Picture:
+        """A workflow as it is now, to be drawn."""
+        found = self._ask_run(GraphId.parse(processgraphid), {"ask": "picture"})
+        nodes = [PictureNode(name, label, ProcessState(state), title) for name, label, state, title in found["nodes"]]
+        return Picture(nodes, [PictureEdge(*edge) for edge in found["edges"]])
+
+    def get_colonies(self) -> list[str]:
+        """The names of this user's own colonies."""
+        names = (name for name in endpoint_names(self._cl.store) if name.startswith("colony."))
+        return [name.removeprefix("colony.") for name in names if not name.endswith(".runs")]
 
     def get_process(self, processid: str) -> Process:
         """A process as it is now: ``spec``, ``state``, ``output``, ..."""

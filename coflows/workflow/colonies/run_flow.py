@@ -31,6 +31,7 @@ from coflows.workflow.graph.events import (
 )
 from coflows.workflow.graph.records import changes, load
 from coflows.workflow.graph.states import GRAPH_ENDED
+from coflows.workflow.pictures.picture import picture_of
 
 GRAPH_TABLES = ("h", "p:", "s:", "n:", "d:")
 GONE = ("instance_not_found", "endpoint_not_found")
@@ -81,6 +82,7 @@ class RunFlow(AtomicFlow):
             "get": self._get,
             "process": self._process,
             "wait": self._wait,
+            "picture": self._picture,
         }
         ask = asks.get(input_message.data.get("ask"))
         if ask is None:
@@ -212,6 +214,15 @@ class RunFlow(AtomicFlow):
             "executor": "" if given is None else given[0],
             "started_at": status.started_at,
             "ended_at": status.ended_at,
+        }
+
+    def _picture(self, message: FlowMessage) -> dict[str, Any]:
+        self._check(message, execute=True)
+        self._turn.leave_no_record()
+        picture = picture_of(self._now)
+        return {
+            "nodes": [[one.name, one.label, one.state, one.title] for one in picture.nodes],
+            "edges": [[one.start, one.end, one.label, one.dashed] for one in picture.edges],
         }
 
     def _wait(self, message: FlowMessage) -> dict[str, Any] | None:
