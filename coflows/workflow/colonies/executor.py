@@ -6,8 +6,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from collections.abc import Collection
+from concurrent.futures import CancelledError, Future, InvalidStateError, wait
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 FLOW_CLASS = "coflows.workflow.colonies.executor_flow.ExecutorFlow"
 MOUNT_TIMEOUT = 60.0
+SHORT = 0.05
+"""Seconds after which a step's run is told that it was begun; most are over before, and cost no message more."""
 PARK_AFTER = 600.0
 """Seconds after which a step's message is parked: well before a broker would take it for lost."""
 
@@ -90,10 +93,10 @@ class Executor:
         self._id = new_message_id()[-12:]
         self._address: InstanceAddress | None = None
         self._control: InstanceAddress
-        self._worker: DispatchWorker
+        self._worker: DispatchWorker | None = None
         self._running: dict[str, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._stops: list[Callable[[], None]] = []
+        self._stops = ExitStack()
         self._ending = threading.Event()
 
     def register(self, func: Function, name: str | None = None) -> Function:
@@ -106,27 +109,31 @@ class Executor:
         with self._lock:
             if self._address is not None:
                 return self
-            self._control = self._mount(".control")
-            self._address = self._mount()
+            control = self._control = self._mount(".control")
+            address = self._address = self._mount()
         if self._coordinate:
             self._colonies.coordinate(self.colonyname)
-        prefix = record_key(self._address.flow_id, "stop:")
-        watch = self._cl.store.watch(prefix, lambda keys: self._stop_these(key.removeprefix(prefix) for key in keys))
-        resources = {"executor": self}
-        control = DispatchWorker(self._cl, self._control.dispatch_point, concurrency=1, resources=resources)
-        worker = DispatchWorker(
-            self._cl,
-            self._address.dispatch_point,
-            concurrency=self._concurrency,
-            resources=resources,
-            # What it has no place for, others may; so it takes no more than it runs, nor more while it runs.
-            prefetch=self._concurrency,
-            park_after=max(PARK_AFTER, self._cl.settings.park_after),
-        )
+        prefix = record_key(address.flow_id, "stop:")
+        with ExitStack() as undo:
+            watch = self._cl.store.watch(
+                prefix, lambda keys: self._stop_these(key.removeprefix(prefix) for key in keys)
+            )
+            undo.callback(watch.close)
+            resources = {"executor": self}
+            undo.callback(DispatchWorker(self._cl, control.dispatch_point, concurrency=1, resources=resources).stop)
+            self._worker = DispatchWorker(
+                self._cl,
+                address.dispatch_point,
+                concurrency=self._concurrency,
+                resources=resources,
+                # What it has no place for, others may; so it takes no more than it runs, nor more while it runs.
+                prefetch=self._concurrency,
+                park_after=max(PARK_AFTER, self._cl.settings.park_after),
+            )
+            self._stops = undo.pop_all()
         beats = threading.Thread(target=self._beat, name="coflows-executor", daemon=True)
         beats.start()
-        self._stops = [beats.join, control.stop, watch.close]
-        self._worker = worker
+        self._stops.callback(beats.join)
         self._cl.on_close(self.stop)
         logger.info("Executor %s of colony %s started.", self.executortype, self.colonyname)
         return self
@@ -134,12 +141,11 @@ class Executor:
     def stop(self, grace: float = GRACE) -> None:
         """Take nothing new, wait up to ``grace`` seconds for what runs, give back the rest. Idempotent."""
         with self._lock:
-            if self._address is None or self._ending.is_set():
+            if self._worker is None or self._ending.is_set():
                 return
             self._ending.set()
         self._worker.stop(grace)
-        for stop in self._stops:
-            stop()
+        self._stops.close()
         if self._pool is not None:
             self._pool.close()
 
@@ -162,9 +168,12 @@ class Executor:
         try:
             graph = GraphId(self.colonyname, data["run"])
             call = bind(self._functions.find(spec), data["inputs"], spec, self._context(graph, data, spec))
-            future = self._begin(message_id, call, graph, answer)
+            future = self._begin(message_id, call, data["process"])
             if future is None:
                 return None
+            wait([future], SHORT)
+            if not future.done():
+                self._tell_run(graph, {"ask": "started", **answer})
             output = packed(future.result())
             encode(output)
             return {**answer, "output": output}
@@ -212,7 +221,7 @@ class Executor:
         (mounted,) = Mounter(self._cl).mount([request])
         return mounted.address
 
-    def _begin(self, message_id: str, call: Function, graph: GraphId, step: dict[str, Any]) -> Future[Any] | None:
+    def _begin(self, message_id: str, call: Function, name: str) -> Future[Any] | None:
         assert self._address is not None
         future: Future[Any] = Future()
         with self._lock:
@@ -221,11 +230,10 @@ class Executor:
         if self._cl.store.get(stop_key) is not None:
             self.forget([message_id], done=False)
             return None
-        self._tell_run(graph, {"ask": "started", **step})
         if self._pool is None:
             self._threads.submit(lambda: _run(call, future))
             return future
-        in_process = self._pool.submit(call, name=str(step["process"]))
+        in_process = self._pool.submit(call, name=name)
         with self._lock:
             self._running[message_id] = in_process
         if future.cancelled():

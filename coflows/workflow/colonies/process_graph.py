@@ -118,6 +118,11 @@ def packed(output: Any) -> list[Any]:
     return [True, list(output)] if isinstance(output, tuple) else [False, output]
 
 
+def is_packed(value: object) -> bool:
+    """Whether ``packed`` may have made this. Safe on data from other users."""
+    return isinstance(value, list) and len(value) == 2 and (value[0] is False or isinstance(value[1], list))
+
+
 def restored(output: Any) -> Any:
     """What ``packed`` was given; None for None."""
     if output is None:

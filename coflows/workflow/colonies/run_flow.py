@@ -15,6 +15,7 @@ from coflows.model.messages import FlowMessage
 from coflows.workflow.colonies.colony_flow import registry_of
 from coflows.workflow.colonies.function_spec import read_spec, read_specs
 from coflows.workflow.colonies.places import GraphId, ProcessId, colony_address
+from coflows.workflow.colonies.process_graph import is_packed
 from coflows.workflow.colonies.registry import Crew, Registry
 from coflows.workflow.graph import Graph, inputs_of, outstanding, step
 from coflows.workflow.graph.commands import ClearTimer, Command, End, SetTimer, Start, Stop, Timer, TimerKind
@@ -113,6 +114,8 @@ class RunFlow(AtomicFlow):
             return
         process, attempt = found
         failure, data, now = message.failure, message.data, time.time()
+        if failure is None:
+            self._step(Started(process, attempt, now))  # Short steps do not tell.
         if failure is not None:
             if failure.get("code") in GONE:
                 self._step(Lost(process, attempt, now))
@@ -121,6 +124,8 @@ class RunFlow(AtomicFlow):
                 self._step(Failed(process, attempt, reason, now, retry=failure.get("code") != "poison_message"))
         elif "error" in data:
             self._step(Failed(process, attempt, str(data["error"]), now, retry=data.get("retry") is True))
+        elif not is_packed(data.get("output")):
+            self._step(Failed(process, attempt, "its executor sent no output", now, retry=False))
         else:
             status = self._now.statuses[process]
             if status.attempt == attempt and status.given_out:
