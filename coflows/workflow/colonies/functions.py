@@ -58,7 +58,11 @@ class Functions:
         known = self._shipped.get(mark)
         if known is not None:
             return known
-        made = _from_source(spec.code, spec.funcname) if isinstance(spec.code, str) else code_codec.loads(spec.code)
+        if isinstance(spec.code, str):
+            module = code_codec.load_source(spec.code, f"coflows_shipped_{spec.funcname}")
+            made = getattr(module, spec.funcname, None)
+        else:
+            made = code_codec.loads(spec.code)
         if not callable(made):
             raise WorkflowError(f"The code of step {spec.nodename} has no function {spec.funcname}.")
         if len(self._shipped) >= MAX_SHIPPED:
@@ -66,12 +70,6 @@ class Functions:
         function: Function = made
         self._shipped[mark] = function
         return function
-
-
-def _from_source(source: str, name: str) -> Any:
-    namespace: dict[str, Any] = {"__name__": f"coflows_shipped_{name}"}
-    exec(compile(source, f"<code of {name}>", "exec"), namespace)
-    return namespace.get(name)
 
 
 def bind(function: Function, inputs: Sequence[Sequence[Any]], spec: FunctionSpec, ctx: dict[str, Any]) -> Function:
