@@ -19,10 +19,23 @@ from coflows.errors import (
     CallTimeoutError,
     InstanceNotFoundError,
     WorkflowError,
+    WorkflowFailedError,
     WorkflowInvalidError,
 )
 from coflows.identity.home import Home
-from coflows.workflow import Colonies, Executor, ProcessGraph, Workflow, func_spec
+from coflows.workflow import (
+    Colonies,
+    Configuration,
+    Executor,
+    FlowSpec,
+    ProcessGraph,
+    Workflow,
+    foreach,
+    func_spec,
+    join,
+    needs,
+    step,
+)
 from coflows.workflow.graph.states import GraphState, ProcessState
 
 Users = Callable[..., list[Client]]
@@ -402,3 +415,39 @@ def test_an_executor_that_may_not_gets_nothing(users: Users) -> None:
     with Executor(stranger, COLONY, "python-executor", owner=owner.user_id, trust=[owner.user_id]):
         end = client.wait(submitted(client, spec(gen_nums, maxwaittime=0.5)), TIMEOUT)
         assert end.state == "FAILED" and "maxwaittime" in end.reason
+
+
+# -- classes on executors --------------------------------------------------------------------------------------------
+
+
+class Squares(FlowSpec):
+    @step
+    @foreach()
+    def numbers(self, limit: int) -> list[int]:
+        return list(range(limit))
+
+    @step(executortype="others", maxretries=1)
+    @needs(predecessors=[numbers])
+    def square(self, number: int) -> int:
+        if number == 99:
+            raise ValueError("too large")
+        return number**2 + len(self.name)
+
+    @step
+    @needs(predecessors=[square])
+    @join()
+    def total(self, squares: list[int]) -> int:
+        return sum(squares)
+
+
+def test_a_flow_spec_runs_on_executors(client: Colonies, cl: Client) -> None:
+    with Executor(cl, COLONY, "others", concurrency=4):
+        flow = Squares("four", 5)
+        flow.run(cl=cl, colonyname=COLONY, executortype="python-executor")
+        assert flow.get_result("square") == [4, 5, 8, 13, 20] and flow.get_result("total") == 50
+        assert client.get_processgraphs(COLONY) == [], "and leaves nothing behind"
+        failing = Squares("four", 100, Configuration(max_step_inputs=100, fail_fast=True))
+        with pytest.raises(WorkflowFailedError, match=r"Step square failed: .*too large"):
+            failing.run(cl=cl, colonyname=COLONY, executortype="python-executor")
+    with pytest.raises(WorkflowError, match="which executors run step numbers"):
+        Squares("four", 5).run(cl=cl, colonyname=COLONY)

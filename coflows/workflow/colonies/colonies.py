@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from coflows.dispatch.worker import DispatchWorker
 from coflows.endpoints import endpoint_names, ensure_point, find_endpoint
 from coflows.errors import (
     CallTimeoutError,
+    CoflowsError,
     EndpointNotFoundError,
     InstanceNotFoundError,
     RemoteFlowError,
     WorkflowError,
 )
+from coflows.futures import FlowFuture
 from coflows.model.address import InstanceAddress
 from coflows.model.failure import Failure
 from coflows.model.messages import FlowMessage
@@ -95,11 +98,24 @@ class Colonies:
 
     def submit_workflow(self, workflow: Workflow) -> ProcessGraph:
         """Submit; it runs from now on whatever becomes of this process. Durable when it returns."""
-        specs = [spec.signed(self._cl.identity, self.owner, workflow.colonyname) for spec in workflow.functionspecs]
-        step(Graph(), Submitted(tuple(spec.process() for spec in specs)))
-        data = {"ask": "submit", "specs": [spec.to_dict() for spec in specs]}
+        data = self._submission(workflow)
         made = GraphId.parse(self._ask_colony(workflow.colonyname, data)["processgraphid"])
         return self.get_processgraph(str(made))
+
+    async def run_async(self, workflow: Workflow) -> tuple[ProcessGraph, Process]:
+        """Submit, wait for the end, and remove it, for coroutines: gives the workflow and the last of its processes.
+        When the coroutine is cancelled, so is the workflow; it stays then."""
+        data = self._submission(workflow)
+        made = GraphId.parse((await self._begin(self._colony_at(workflow.colonyname), data))["processgraphid"])
+        there = run_address(self.owner, made.colony, made.flow_id)
+        try:
+            end = ProcessGraph.from_dict(await self._begin(there, {"ask": "wait", "done": None}))
+        except CancelledError:
+            self._cl.send(route_to(there)._replace(ordered=None), FlowMessage({"ask": "cancel", "process": None}))
+            raise
+        last = await self._begin(there, {"ask": "process", "process": end.rows[-1].name})
+        await self._begin(self._colony_at(made.colony), {"ask": "remove", "run": made.flow_id})
+        return end, Process.from_dict(last)
 
     def get_processgraph(self, processgraphid: str) -> ProcessGraph:
         """A workflow as it is now: ``state``, ``processids``, ..."""
@@ -215,14 +231,23 @@ class Colonies:
         if self.owner != self._cl.user_id:
             raise WorkflowError(f"Only its owner {does} a colony.", hint="Leave owner out: Colonies(cl).")
 
-    def _ask_colony(self, colonyname: str, data: dict[str, Any]) -> dict[str, Any]:
+    def _submission(self, workflow: Workflow) -> dict[str, Any]:
+        specs = [spec.signed(self._cl.identity, self.owner, workflow.colonyname) for spec in workflow.functionspecs]
+        step(Graph(), Submitted(tuple(spec.process() for spec in specs)))
+        return {"ask": "submit", "specs": [spec.to_dict() for spec in specs]}
+
+    def _colony_at(self, colonyname: str) -> InstanceAddress:
         check_colony(colonyname)
         if self.owner == self._cl.user_id and find_endpoint(self._cl.store, colony_endpoint(colonyname)) is None:
             raise EndpointNotFoundError(
                 f"User {self.owner} has no colony {colonyname!r}.", hint="Make it with add_colony(name)."
             )
+        return colony_address(self.owner, colonyname)
+
+    def _ask_colony(self, colonyname: str, data: dict[str, Any]) -> dict[str, Any]:
+        address = self._colony_at(colonyname)
         try:
-            return self._ask(colony_address(self.owner, colonyname), data, TIMEOUT)
+            return self._ask(address, data, TIMEOUT)
         except InstanceNotFoundError as error:
             raise EndpointNotFoundError(
                 f"User {self.owner} has no colony {colonyname!r} on this broker.", hint="Ask him for its name."
@@ -235,22 +260,28 @@ class Colonies:
             raise InstanceNotFoundError(f"There is no process graph {graph}.", hint="Was it removed?") from error
 
     def _ask(self, address: InstanceAddress, data: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-        if self._coordinates:
-            self.coordinate(address.dispatch_point.removeprefix("colony."))
-        route = route_to(address)._replace(
-            ordered=None
-        )  # Whoever asks waits for the answer: there is no order to keep.
-        future = self._cl.call(route, FlowMessage(data), confirm=True)
+        future = self._begin(address, data)
         try:
             return future.get_data(timeout)
         except RemoteFlowError as error:
-            code = error.remote_code
-            if code is None:
+            if error.remote_code is None:
                 raise
-            raise Failure(code, error.error_type, error.error_text, error.hint).to_error("The colony") from error
+            raise _as_it_was(error) from error
         except CallTimeoutError as error:
             future.cancel()
             raise CallTimeoutError(
                 f"No answer of {address.dispatch_point} within {timeout:g} s.",
                 hint="Not over yet, or nobody coordinates it: its owner runs `python -m workers.executor`.",
             ) from error
+
+    def _begin(self, address: InstanceAddress, data: dict[str, Any]) -> FlowFuture:
+        if self._coordinates:
+            self.coordinate(address.dispatch_point.removeprefix("colony."))
+        route = route_to(address)._replace(ordered=None)  # Who asks waits for the answer: there is no order to keep.
+        return self._cl.call(route, FlowMessage(data), confirm=True)
+
+
+def _as_it_was(error: RemoteFlowError) -> CoflowsError:
+    """The runtime's error that a colony raised."""
+    code = error.remote_code or ""
+    return Failure(code, error.error_type, error.error_text, error.hint).to_error("The colony")
