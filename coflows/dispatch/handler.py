@@ -23,7 +23,7 @@ from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.parking import Claim
 from coflows.dispatch.process_turn import ProcessTurns, failure_of
-from coflows.dispatch.records import PushCall, TurnRecord
+from coflows.dispatch.records import Outgoing, PushCall, TurnRecord
 from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
@@ -88,7 +88,7 @@ class Handler:
             self._refresh(job)
         if job.done is not None:
             logger.info("Message %s was worked off before; its reply is sent again.", job.incoming.message_id)
-            self._runner.finish([(job, TurnRecord.decode(job.done.value).sent)])
+            self._send_again(work, job, TurnRecord.decode(job.done.value).sent)
             return True
         call, flow_id = job.payload, job.payload.flow_id
         try:
@@ -129,6 +129,19 @@ class Handler:
         if job.cancelled:
             return self._raised(work, turn, CallCancelledError("The message was cancelled by its sender."))
         return self._run(work, turn, loaded)
+
+    def _send_again(self, work: Work, job: Job, sent: Sequence[Outgoing]) -> None:
+        """What the turn sent goes out once more. When the message came under a new number, its sender having sent it
+        again, that one is recorded first: whoever has the partition next would wait for it."""
+        place, lease, claim = job.incoming.place, job.source.lease, job.claim
+        if place is None or lease is None or claim is None or job.late or job.parked is not None:
+            self._runner.finish([(job, sent)])
+            return
+        with work.draft.lock:
+            content = work.draft.content()
+            content.add(job, list(sent), {}, (), {claim.key: claim.version})
+            content.orders[order_key(job.payload.flow_id, place.stream)] = (place.number, time.time())
+            work.job = None
 
     def _refresh(self, job: Job) -> None:
         flow_id = job.payload.flow_id
