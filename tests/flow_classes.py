@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from typing import Any
 
 from coflows import AtomicFlow, CompositeFlow, Flow, FlowMessage
@@ -216,3 +217,15 @@ class Alarm(AtomicFlow):
         if data.get("raise"):
             raise ValueError("and so it sets no timer")
         return {"rung": self.records.get("rung", [])}
+
+
+class LongTeller(CompositeFlow):
+    """Takes its time, then tells its subflow a number; nobody waits for that."""
+
+    default_config = config("LongTeller", subflows_config={"told": {"user_id": "local", "flow_endpoint": "told"}})
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        time.sleep(input_message.data["seconds"])
+        told = self.subflows["told"]
+        told.send_message(told.package_input_message({"number": input_message.data["number"]}))
+        return {}
