@@ -18,22 +18,21 @@ from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
 from coflows.dispatch.attempts import next_attempt, pause_before
 from coflows.dispatch.effects import effects_of
+from coflows.dispatch.entrance import check_access, read_message, reply_address
 from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.parking import Claim
 from coflows.dispatch.process_turn import ProcessTurns, failure_of
-from coflows.dispatch.records import Outgoing, PushCall, TurnRecord
+from coflows.dispatch.records import Outgoing, TurnRecord
 from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
 from coflows.dispatch.writer import Writer
 from coflows.errors import (
-    AccessDeniedError,
     CallCancelledError,
     CoflowsError,
     FlowError,
-    InstanceNotFoundError,
     OutOfOrderError,
     PoisonMessageError,
     StoreError,
@@ -42,9 +41,7 @@ from coflows.failpoints import Failpoints
 from coflows.instances import Instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
-from coflows.model.layout import call_key, dead_key, done_key, metadata_key, order_key
-from coflows.model.messages import FlowMessage, ReplyAddress
-from coflows.model.names import LOCAL
+from coflows.model.layout import dead_key, done_key, metadata_key, order_key
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -92,9 +89,9 @@ class Handler:
             return True
         call, flow_id = job.payload, job.payload.flow_id
         try:
-            message, push = self._read(job, call)
+            message, push = read_message(self._cl, job, call)
             instance = self.loader.find(flow_id, job.metadata)
-            self._check_access(job, instance, push)
+            check_access(self._cl, self.loader, job, instance, push)
             if is_timer(call, job.incoming.sender, self._cl.user_id) and not self._is_set(work, job, instance):
                 logger.info("Timer %s was cancelled, or worked off before.", job.incoming.message_id)
                 self._runner.finish([(job, ())])
@@ -159,49 +156,13 @@ class Handler:
         job.timer = None if entry is None else Claim(key, entry.version)
         return entry is not None
 
-    # -- may it? -----------------------------------------------------------------------------------------------
-
-    def _read(self, job: Job, call: Call) -> tuple[FlowMessage, PushCall | None]:
-        """The message, and for a push reply the call that it answers. AccessDeniedError when nobody asked for it."""
-        incoming = job.incoming
-        source = call.src_flow_id
-        if source == call.flow_id and incoming.sender != self._cl.user_id:
-            source = None  # Only an instance itself sends in its name.
-        message = FlowMessage(
-            call.data or {},
-            incoming.message_id,
-            call.answers,
-            call.created_at,
-            incoming.sender,
-            source,
-            _reply_address(job, call),
-            call.failure,
-        )
-        if call.answers is None:
-            return message, None
-        entry = self._cl.store.get(call_key(call.flow_id, call.answers))
-        push = None if entry is None else PushCall.decode(entry.value)
-        if push is None or push.owner != incoming.sender:
-            raise AccessDeniedError("This instance awaits no such reply of you.")
-        return message, push
-
-    def _check_access(self, job: Job, instance: Instance, push: PushCall | None) -> None:
-        """InstanceNotFoundError unless the sender may use it, and the message came the way that keeps its order."""
-        sender, lease = job.incoming.sender, job.source.lease
-        own = sender == self._cl.user_id
-        mounted = instance.path.client not in (LOCAL, self._cl.user_id) and instance.path.client == sender
-        right_queue = instance.address.partition == (None if lease is None else lease.partition)
-        if not (right_queue and (mounted or own or push is not None or self.loader.is_shared(instance))):
-            raise InstanceNotFoundError(
-                f"There is no instance {instance.path.flow_id}.",
-                hint="It may have been deleted; fetch one with get_flow_instance.",
-            )
+    # -- refused -----------------------------------------------------------------------------------------------
 
     def _refuse(self, job: Job, call: Call, error: CoflowsError) -> None:
         """Answer with the error. Nothing is recorded, so the message may be sent again."""
         logger.info("Refused message %s: %s", job.incoming.message_id, error)
         try:
-            reply_to = _reply_address(job, call)
+            reply_to = reply_address(job, call)
         except CoflowsError as malformed:
             logger.warning("Dropped a message with a malformed reply address: %s", malformed)
             self._runner.finish([(job, ())])
@@ -373,10 +334,3 @@ class Handler:
             self.loader.forget(flow_id)
             del work.loaded[flow_id]
         return not failed
-
-
-def _reply_address(job: Job, call: Call) -> ReplyAddress | None:
-    """Where the reply goes: to whoever sent the message, and to nobody else."""
-    if call.reply is None:
-        return None
-    return ReplyAddress.proven(call.reply, job.incoming.sender, job.incoming.message_id)
