@@ -1,7 +1,8 @@
 """Workflows on executors: a chain, and a fan-out with a join, beside Celery's chain and chord on the same broker.
 
 ``python -m benchmarks.colonies [--quick] [--broker URL] [--rounds N] [--peers PYTHON] [--json FILE]``; PYTHON is an
-interpreter that has celery installed (and sqlalchemy, for its results), without it Celery is left out. The executor is
+interpreter that has celery installed (and sqlalchemy, for its results), without it Celery is left out; with it and
+without a broker a private RabbitMQ is started. The executor is
 one process with eight threads, as Celery's worker is; steps do nothing. What is measured is the wall time from
 submitting to knowing that all is over, and per step.
 """
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -145,17 +146,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps: shows that it works")
     parser.add_argument("--broker", help="a RabbitMQ to use; without it the embedded broker")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with celery; needs --broker")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with celery")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     given = parser.parse_args()
     rounds, length, width = (1, 5, 10) if given.quick else (given.rounds, 100, 500)
+    with ExitStack() as exit_stack:
+        if given.peers and not given.broker:
+            from tests.services.rabbitmq import RabbitMQ
+
+            node = RabbitMQ()
+            exit_stack.callback(node.stop)
+            given.broker = node.start().url
+        measured(given, rounds, length, width)
+
+
+def measured(given: argparse.Namespace, rounds: int, length: int, width: int) -> None:
     with colony(given.broker) as client:
         seconds(client, chain(2))
         rows = [
             row("CoFlows: chain", length, rounds, lambda: seconds(client, chain(length))),
             row("CoFlows: fan-out and join", width + 1, rounds, lambda: seconds(client, fan(width))),
         ]
-    if given.peers and given.broker:
+    if given.peers:
         rows += celery_rows(given.peers, given.broker, length, width, rounds)
     table = Table("what", "steps", "total ms", "ms per step", title=f"medians of {rounds}")
     for one in rows:
