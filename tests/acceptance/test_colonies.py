@@ -37,6 +37,7 @@ from coflows.workflow import (
     step,
 )
 from coflows.workflow.graph.states import GraphState, ProcessState
+from tests.waiting import until
 
 Users = Callable[..., list[Client]]
 COLONY = "test"
@@ -451,3 +452,39 @@ def test_a_flow_spec_runs_on_executors(client: Colonies, cl: Client) -> None:
             failing.run(cl=cl, colonyname=COLONY, executortype="python-executor")
     with pytest.raises(WorkflowError, match="which executors run step numbers"):
         Squares("four", 5).run(cl=cl, colonyname=COLONY)
+
+
+# -- executors that come and go --------------------------------------------------------------------------------------
+
+
+def test_executors_of_several_users_share_the_work_and_what_one_leaves_another_does(users: Users) -> None:
+    owner, one, other = users(3)
+    client = Colonies(owner)
+    client.add_colony(COLONY)
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def held() -> str:
+        begun.release()
+        gate.wait(TIMEOUT)
+        return "held"
+
+    for guest in (one, other):
+        client.allow(COLONY, guest.user_id, execute=True)
+    graph = submitted(client, *(spec("held", nodename=f"held{number}") for number in range(4)))
+    first = Executor(one, COLONY, "python-executor", owner=owner.user_id)
+    first.register(held)
+    second = Executor(other, COLONY, "python-executor", owner=owner.user_id)
+    second.register(held)
+    with first, second:
+        assert begun.acquire(timeout=TIMEOUT)
+        there = lambda: sum(":e:python-executor:" in key for key in owner.read_keys("records:"))  # noqa: E731
+        until(owner.store, "records:", lambda: there() == 2, "an executor on its way")
+        more = submitted(client, *(spec("held", nodename=f"held{number}") for number in range(4)))
+        assert begun.acquire(timeout=TIMEOUT), "both have something to do"
+        first.stop(grace=0)
+        gate.set()
+        ends = [client.wait(each, TIMEOUT) for each in (graph, more)]
+        assert [end.state for end in ends] == ["SUCCESS", "SUCCESS"], ends
+        found = [client.get_process(processid) for end in ends for processid in end.processids]
+        assert {process.output for process in found} == {"held"}
+        assert other.user_id in {process.executor for process in found}
