@@ -104,33 +104,60 @@ def row(what: str, steps: int, rounds: int, measure: Callable[[], float]) -> Row
 
 
 CELERY = """
-import statistics, sys, tempfile, threading, time, json
-from celery import Celery, chain, chord
-broker, length, width, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-backend = "db+sqlite:///" + tempfile.mkdtemp() + "/results.db"
-app = Celery("bench", broker=broker, backend=backend)
-app.conf.update(task_acks_late=True, worker_prefetch_multiplier=1, worker_hijack_root_logger=False)
+import os
+from celery import Celery
+app = Celery("bench_app", broker=os.environ["BENCH_BROKER"], backend="db+sqlite:///results.db")
+app.conf.update(task_acks_late=True, worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
 
 @app.task
 def tick(*before):
     return len(before)
+"""
+DRIVER = """
+import json, statistics, sys, time
+from celery import chain, chord
+from bench_app import tick
+length, width, rounds = map(int, sys.argv[1:])
 
-from celery.contrib.testing.worker import start_worker
-with start_worker(app, pool="threads", concurrency=8, perform_ping_check=False, loglevel="ERROR"):
-    def run(made):
-        begin = time.perf_counter()
-        made().get(timeout=600, interval=0.005)
-        return time.perf_counter() - begin
-    run(lambda: tick.delay())
-    chains = [run(lambda: chain(*[tick.s() for _ in range(length)]).delay()) for _ in range(rounds)]
-    chords = [run(lambda: chord([tick.s() for _ in range(width)])(tick.s())) for _ in range(rounds)]
-    print(json.dumps([statistics.median(chains), statistics.median(chords)]), flush=True)
+def run(start):
+    begin = time.perf_counter()
+    start().get(timeout=600, interval=0.005)
+    return time.perf_counter() - begin
+
+run(lambda: tick.delay())
+chains = [run(lambda: chain(*[tick.s() for _ in range(length)]).delay()) for _ in range(rounds)]
+chords = [run(lambda: chord([tick.s() for _ in range(width)])(tick.s())) for _ in range(rounds)]
+print(json.dumps([statistics.median(chains), statistics.median(chords)]), flush=True)
 """
 
 
 def celery_rows(python: str, broker: str, length: int, width: int, rounds: int) -> list[Row]:
-    command = [python, "-c", CELERY, broker, str(length), str(width), str(rounds)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+    with tempfile.TemporaryDirectory(prefix="celery-bench-") as folder:
+        (Path(folder) / "bench_app.py").write_text(CELERY)
+        environment = {**os.environ, "BENCH_BROKER": broker, "PYTHONPATH": folder}
+        command = [
+            python,
+            "-m",
+            "celery",
+            "-A",
+            "bench_app",
+            "worker",
+            "-P",
+            "threads",
+            "-c",
+            str(THREADS),
+            "-l",
+            "ERROR",
+        ]
+        worker = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            words = [python, "-c", DRIVER, str(length), str(width), str(rounds)]
+            done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200)
+        finally:
+            worker.terminate()
+            worker.wait()
     if done.returncode:
         sys.stderr.write(f"Celery could not be measured: {done.stderr[-2000:]}\n")
         return []

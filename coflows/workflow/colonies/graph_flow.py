@@ -42,7 +42,8 @@ class GraphFlow(AtomicFlow):
         self._load: Counter[str] = Counter()
         self._homeless: dict[str, dict[str, int]] = {}
         """Attempts that no executor was there for, by type."""
-        self._waiters = 0
+        self._waiters: dict[str, int | None] = {}
+        """The records of those that wait, and how many ended processes each has seen; None waits for the end."""
         self._crews: dict[str, dict[str, Crew]] = {}
 
     # -- the graph ---------------------------------------------------------------------------------------------
@@ -61,7 +62,7 @@ class GraphFlow(AtomicFlow):
         if self._graph is not None:
             return
         self._graph = load([item for table in GRAPH_TABLES for item in self.records.scan(table).items()])
-        self._waiters = len(self.records.scan("w:"))
+        self._waiters = {name: seen for name, (_, seen) in self.records.scan("w:").items()}
         for command in outstanding(self._graph):
             if isinstance(command, Start) and self.records.get(f"a:{command.process}:{command.attempt}") is None:
                 self._homeless.setdefault(command.executortype, {})[command.process] = command.attempt
@@ -153,12 +154,11 @@ class GraphFlow(AtomicFlow):
 
     def _tell_waiters(self) -> None:
         over = self._now.state in GRAPH_ENDED
-        for name, (message, seen) in self.records.scan("w:").items():
-            if over or seen is not None:
-                answer = self.package_output_message(FlowMessage.from_dict(message), self._view())
-                self.send_message(answer)
-                del self.records[name]
-                self._waiters -= 1
+        told = [name for name, seen in self._waiters.items() if over or seen is not None]
+        for name, (message, _) in self.records.get_many(told).items():
+            self.send_message(self.package_output_message(FlowMessage.from_dict(message), self._view()))
+            del self.records[name]
+            del self._waiters[name]
 
     def _view(self) -> dict[str, Any]:
         graph, (initiator, at) = self._now, self.records.get("m", ["", 0.0])

@@ -231,7 +231,7 @@ class RunFlow(GraphFlow):
             self._turn.leave_no_record()
             return self._view()
         self.records[f"w:{message.message_id}"] = [message.to_dict(), seen]
-        self._waiters += 1
+        self._waiters[f"w:{message.message_id}"] = seen
         return None
 
     # ----------------------------------------------------------------------------------------------------------
