@@ -17,6 +17,7 @@ from coflows.broker.topology import door_queue, session_queue
 from coflows.client import Client
 from coflows.errors import CoflowsError, FlowInstanceError, UnroutableError
 from coflows.failpoints import Failpoints
+from coflows.fair_pool import FairPool
 from coflows.flows.config import check_overrides
 from coflows.identity.sealing import Item
 from coflows.keeping import handle_keep, sweep
@@ -30,7 +31,6 @@ from coflows.parcel import Parcel
 from coflows.releasing import handle_release
 from coflows.resolution import MountRequest, derive_id, describe
 from coflows.session import Incoming
-from coflows.threads import ThreadPool
 from coflows.tree import named
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Doorkeeper:
         self._mounter = Mounter(cl, (*base_paths, *cl.settings.flow_modules))
         self._failpoints = Failpoints(cl.settings.failpoints)
         self._payloads: TypeAdapter[Fetch | Keep | Release] = TypeAdapter(DoorPayload)
-        self._threads = ThreadPool(f"coflows-door-{cl.user_id[:8]}")
+        self._threads = FairPool(f"coflows-door-{cl.user_id[:8]}", PREFETCH)
         _ = cl.session
         self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
         self._ending = threading.Event()
@@ -72,7 +72,7 @@ class Doorkeeper:
             return
         parcel = Parcel(delivery, len(requests))
         for incoming, request in requests:
-            self._threads.submit(partial(self._handle, parcel, incoming, request))
+            self._threads.submit(incoming.sender, partial(self._handle, parcel, incoming, request))
 
     def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Keep | Release]:
         incoming = self._cl.session.read(sender, item)

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from coflows.errors import UnroutableError
@@ -33,13 +34,20 @@ class Place(NamedTuple):
 class _Post:
     """What was posted together for one queue; its outcome is told when all of it is decided."""
 
-    __slots__ = ("done", "error", "left", "numbered")
+    __slots__ = ("done", "error", "left")
 
-    def __init__(self, done: Done, left: int, *, numbered: bool = True) -> None:
+    def __init__(self, done: Done, left: int) -> None:
         self.done = done
         self.left = left
-        self.numbered = numbered
         self.error: BaseException | None = None
+
+
+class _Entry(NamedTuple):
+    """A message that waits. ``ordered``: what it has just got its place in, None when it had one before."""
+
+    item: Item
+    post: _Post
+    ordered: str | None
 
 
 @dataclass(slots=True)
@@ -48,16 +56,16 @@ class _Line:
 
     queue: str
     recipient: str
-    waiting: deque[tuple[Item, _Post]] = field(default_factory=deque)
+    waiting: deque[_Entry] = field(default_factory=deque)
     busy: bool = False
 
-    def take(self) -> list[tuple[Item, _Post]]:
+    def take(self) -> list[_Entry]:
         """The next envelope's worth, at least one message."""
         waiting = self.waiting
         taken = [waiting.popleft()]
-        size = len(taken[0][0].payload)
+        size = len(taken[0].item.payload)
         while waiting and len(taken) < MAX_ITEMS:
-            size += len(waiting[0][0].payload)
+            size += len(waiting[0].item.payload)
             if size > MAX_BYTES:
                 break
             taken.append(waiting.popleft())
@@ -94,7 +102,7 @@ class Lines:
             if ordered is not None:
                 place = self._next(ordered)
             line = self._line(queue, recipient)
-            line.waiting.append((_item(message_id, payload, place), _Post(done, 1, numbered=ordered is not None)))
+            line.waiting.append(_Entry(_item(message_id, payload, place), _Post(done, 1), ordered))
             if line.busy:
                 return place
             batch = self._begin(line)
@@ -109,7 +117,7 @@ class Lines:
             post = _Post(done, len(messages))
             for message_id, payload, ordered in messages:
                 place = None if ordered is None else self._next(ordered)
-                line.waiting.append((_item(message_id, payload, place), post))
+                line.waiting.append(_Entry(_item(message_id, payload, place), post, ordered))
             batches = [] if line.busy else [self._begin(line)]
             while not self._gather and line.waiting:
                 batches.append(self._begin(line))
@@ -130,48 +138,62 @@ class Lines:
         self._streams[ordered] = place
         return place
 
-    def _take_back(self, items: Sequence[Item]) -> None:
+    def _take_back(self, entries: Sequence[_Entry]) -> None:
         """These were not kept. Where their numbers are the last ones of their stream they are given out again: nobody
         is to wait for a message that will not come."""
-        streams = {last.stream: ordered for ordered, last in self._streams.items()}
-        for item in reversed(items):
-            ordered = streams.get(item.stream or "")
-            if ordered is not None and self._streams[ordered].number == item.number:
+        for item, _, ordered in reversed(entries):
+            if ordered is not None and self._streams.get(ordered) == (item.stream, item.number):
                 self._streams[ordered] = Place(self._streams[ordered].stream, item.number - 1)
 
-    def _begin(self, line: _Line) -> list[tuple[Item, _Post]]:
+    def _begin(self, line: _Line) -> list[_Entry]:
         line.busy = self._gather
         if self._gather:
             return line.take()
         return [line.waiting.popleft()]
 
-    def _send(self, line: _Line, batch: list[tuple[Item, _Post]]) -> None:
-        try:
-            published = self._publish(line.queue, line.recipient, [item for item, _ in batch])
-        except Exception as error:
-            self._sent(line, batch, error)
-            return
-        published.add_done_callback(lambda future: self._sent(line, batch, future.exception()))
+    def _send(self, line: _Line, batch: list[_Entry] | None, decided: Sequence[_Post] = ()) -> None:
+        """Send a batch, and tell who waits for the one before; those that follow too, as long as their outcome is known
+        at once."""
+        while batch is not None:
+            try:
+                published = self._publish(line.queue, line.recipient, [one.item for one in batch])
+            except Exception as error:
+                published = Future()
+                published.set_exception(error)
+            at_once = published.done()
+            if not at_once:
+                published.add_done_callback(partial(self._confirmed, line, batch))
+            for post in decided:
+                post.done(post.error)
+            if not at_once:
+                return
+            batch, decided = self._sent(line, batch, published.exception())
+        for post in decided:
+            post.done(post.error)
 
-    def _sent(self, line: _Line, batch: list[tuple[Item, _Post]], error: BaseException | None) -> None:
+    def _confirmed(self, line: _Line, batch: list[_Entry], published: Future[None]) -> None:
+        self._send(line, *self._sent(line, batch, published.exception()))
+
+    def _sent(
+        self, line: _Line, batch: list[_Entry], error: BaseException | None
+    ) -> tuple[list[_Entry] | None, list[_Post]]:
+        """The outcome of a batch is known: the batch that is next, and who is to be told."""
         decided: list[_Post] = []
         with self._lock:
             if isinstance(error, UnroutableError):
-                self._take_back([item for item, post in batch if post.numbered])
+                self._take_back(batch)
             following = self._begin(line) if line.waiting else None
             if following is None:
                 line.busy = False
                 if self._lines.get(line.queue) is line:
                     del self._lines[line.queue]
-            for _, post in batch:
+            for one in batch:
+                post = one.post
                 post.left -= 1
                 post.error = post.error or error
                 if not post.left:
                     decided.append(post)
-        if following is not None:
-            self._send(line, following)
-        for post in decided:
-            post.done(post.error)
+        return following, decided
 
 
 def _item(message_id: str, payload: bytes, place: Place | None) -> Item:

@@ -65,6 +65,8 @@ class Waiting:
     def expect(self, message_id: str, sender: str) -> PendingReply:
         """The reply of ``sender``'s to ``message_id``. Several may wait for one reply."""
         with self._lock:
+            if self._closed.is_set():
+                raise _closed_error()
             pending = self._pending.get(message_id)
             if pending is None or pending.done():
                 pending = self._pending[message_id] = PendingReply(message_id, sender, self._wakers)
@@ -110,12 +112,11 @@ class Waiting:
 
     def close(self) -> None:
         """Fail everybody who waits. Idempotent."""
-        self._closed.set()
         with self._lock:
+            self._closed.set()
             left = list(self._pending.values())
-        closed = BrokerUnavailableError("The session was closed.", hint="Reopen the future by its key.")
         for pending in left:
-            self.settle(pending, closed)
+            self.settle(pending, _closed_error())
 
     def _start(self) -> None:
         with self._lock:
@@ -136,3 +137,7 @@ class Waiting:
                     self._ask(pending)
                 except Exception as error:  # the broker may be away; the next time it may not
                     logger.debug("Could not ask for a reply: %s", error)
+
+
+def _closed_error() -> BrokerUnavailableError:
+    return BrokerUnavailableError("The session was closed.", hint="Reopen the future by its key.")

@@ -30,7 +30,12 @@ def decode(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_items
         raise SerializationError(f"Value has {len(data)} bytes; at most {max_bytes} are taken.")
     try:
         value = msgpack.unpackb(
-            data, strict_map_key=True, max_array_len=max_items, max_map_len=max_items, max_ext_len=0
+            data,
+            strict_map_key=True,
+            max_array_len=max_items,
+            max_map_len=max_items,
+            max_ext_len=0,
+            ext_hook=_no_extension,
         )
     except Exception as error:  # msgpack raises many kinds; all mean the same here
         raise SerializationError(f"These bytes are no value: {type(error).__name__}.") from error
@@ -64,6 +69,11 @@ def check_sendable(value: dict[str, Any], max_depth: int = MAX_DEPTH) -> None:
             return
         level = below
     raise SerializationError(f"The message is nested deeper than {max_depth} levels.", hint="Send flatter data.")
+
+
+def _no_extension(code: int, _data: bytes) -> None:
+    """Even an empty one is no plain value."""
+    raise ValueError(f"extension type {code}")
 
 
 def check_size(data: bytes, limit: int) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from coflows.codec.wire import decode
@@ -15,7 +16,6 @@ from coflows.dispatch.parking import Parked, ParkingLot, review
 from coflows.dispatch.work import Work
 from coflows.errors import CoflowsError, ConflictError, StoreError
 from coflows.model.calls import Call
-from coflows.model.layout import done_key
 from coflows.session import Incoming
 from coflows.store.base import Entry, Store
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
 
 logger = logging.getLogger(__name__)
+
+AT_ONCE = 256
+"""Messages that are parked in one commit."""
 
 
 class Custody:
@@ -44,10 +47,9 @@ class Custody:
         """To be called about once a second, with what is being worked off."""
         overdue = time.monotonic() - self._after
         try:
-            for work in works:
-                job = work.job
-                if job is not None and job.parked is None and work.since < overdue:
-                    self._park(work, job)
+            late = [work for work in works if work.job is not None and work.since < overdue]
+            for first in range(0, len(late), AT_ONCE):
+                self._park(late[first : first + AT_ONCE])
             self._look_after_others()
             self._look_for_cancels()
         except StoreError as error:
@@ -65,11 +67,11 @@ class Custody:
         return parked
 
     def over(self, job: Job) -> None:
-        """A parked message is done with; its record goes, if its turn's commit has not taken it along."""
+        """A parked message is done with; what its turn sent is out, so its record goes."""
         claim = job.parked
+        self.lost(job)
         if claim is None:
             return
-        self.lost(job)
         try:
             self.lot.leave(claim)
         except ConflictError:
@@ -91,9 +93,38 @@ class Custody:
 
     # -- own ones ----------------------------------------------------------------------------------------------
 
-    def _park(self, work: Work, job: Job) -> None:
+    def _park(self, works: list[Work]) -> None:
+        """Park what is being worked on there, in one commit; one by one when it is refused."""
+        parked: list[Job] = []
+        with ExitStack() as locks:
+            for work in works:
+                locks.enter_context(work.draft.lock)  # Its turn cannot end meanwhile.
+            jobs = [work.job for work in works if work.job is not None and work.job.parked is None]
+            try:
+                claims = self.lot.park([(self._message(job), job.claim) for job in jobs])
+            except ConflictError:
+                claims = []  # Another worker has one; what that turn commits will be refused.
+            for job, claim in zip(jobs, claims, strict=False):
+                job.parked = claim
+                parked.append(job)
+            with self._changed:
+                self._mine |= {claim.key: job for job, claim in zip(jobs, claims, strict=False)}
+        if not claims and len(works) > 1:
+            for work in works:
+                self._park([work])
+        sources: dict[Source, list[Job]] = {}
+        for job in parked:
+            logger.info("Message %s takes long; it is parked.", job.incoming.message_id)
+            twin = job.settle()
+            if twin is not None:
+                twin.settle()
+            sources.setdefault(job.source, []).append(job)
+        for source, settled in sources.items():
+            source.settled(settled)
+
+    def _message(self, job: Job) -> Parked:
         incoming, lease = job.incoming, job.source.lease
-        message = Parked(
+        return Parked(
             self.lot.worker,
             None if lease is None else lease.partition,
             incoming.sender,
@@ -103,20 +134,6 @@ class Custody:
             incoming.place,
             job.letter,
         )
-        with work.draft.lock:  # Its turn cannot end meanwhile.
-            if work.job is not job:
-                return
-            try:
-                job.parked = self.lot.park(message, done_key(message.flow_id, message.message_id), job.claim)
-            except ConflictError:
-                return  # Another worker has it; what this turn commits will be refused.
-        logger.info("Message %s takes long; it is parked.", message.message_id)
-        with self._changed:
-            self._mine[job.parked.key] = job
-        twin = job.settle()
-        if twin is not None:
-            twin.settle()
-        job.source.settled([job])
 
     def _look_for_cancels(self) -> None:
         with self._changed:

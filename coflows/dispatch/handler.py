@@ -35,13 +35,16 @@ from coflows.errors import (
     FlowError,
     OutOfOrderError,
     PoisonMessageError,
+    SerializationError,
     StoreError,
 )
 from coflows.failpoints import Failpoints
+from coflows.flows import Flow
 from coflows.instances import Instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
+from coflows.store.keys import MAX_VALUE_BYTES
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -90,6 +93,7 @@ class Handler:
         call, flow_id = job.payload, job.payload.flow_id
         try:
             message, push = read_message(self._cl, job, call)
+            failure = None if call.failure is None else Failure.from_dict(call.failure)
             instance = self.loader.find(flow_id, job.metadata)
             check_access(self._cl, self.loader, job, instance, push)
             if is_timer(call, job.incoming.sender, self._cl.user_id) and not self._is_set(work, job, instance):
@@ -120,8 +124,8 @@ class Handler:
         )
         if job.again and not self._begin_again(work, job, turn):
             return False
-        if call.failure is not None and not loaded.flow.takes_failures:
-            turn.fail(Failure.from_dict(call.failure))
+        if failure is not None and not loaded.flow.takes_failures:
+            turn.fail(failure)
             return self._add(work, turn, failed=True)
         if job.cancelled:
             return self._raised(work, turn, CallCancelledError("The message was cancelled by its sender."))
@@ -213,6 +217,8 @@ class Handler:
         loaded.flow.bind(turn)
         self._failpoints.reach("mid_turn")
         job.on_cancel = turn.cancel
+        if job.cancelled:
+            turn.cancel()  # It came before there was a turn to tell.
         try:
             outcome = loaded.flow.run(turn.message)
         except BaseException as error:
@@ -276,7 +282,7 @@ class Handler:
             elif outcome is not None:
                 name = type(loaded.flow).__name__
                 raise TypeError(f"{name}.run returned a {type(outcome).__name__}; return a dict (the reply) or None.")
-            state = None if loaded.parallel else encode_state(loaded.flow.get_flow_state())
+            state = None if loaded.parallel else _encoded_state(loaded.flow)
             records = loaded.flow.records.take_changes()
             if records and loaded.parallel:
                 raise FlowError(f"{turn.endpoint} is a parallel endpoint: its flows have no records.")
@@ -334,3 +340,13 @@ class Handler:
             self.loader.forget(flow_id)
             del work.loaded[flow_id]
         return not failed
+
+
+def _encoded_state(flow: Flow) -> bytes:
+    data = encode_state(flow.get_flow_state())
+    if len(data) > MAX_VALUE_BYTES:
+        raise SerializationError(
+            f"The flow's state has {len(data)} bytes; at most {MAX_VALUE_BYTES} can be stored.",
+            hint="Keep large data elsewhere, and in flow_state where it is.",
+        )
+    return data

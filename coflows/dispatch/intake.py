@@ -270,6 +270,8 @@ class Intake:
             if place is not None and job.held:
                 key = (flow_id, place.stream)
                 if not self._sequencer.knows(key):
+                    if job.metadata is None:
+                        continue  # There is no such instance, and no order: it is only refused.
                     self._flows.setdefault(lease.partition, set()).add(flow_id)
                     entry = found.get(order_key(flow_id, place.stream))
                     passed = 0 if entry is None else read(entry.value)["passed"]
@@ -302,12 +304,14 @@ class Intake:
         now = time.monotonic()
         for job in jobs:
             place = job.incoming.place
-            if place is None or job.source.lease is None:
+            key = None if place is None or job.source.lease is None else (job.payload.flow_id, place.stream)
+            if place is None or key is None or not self._sequencer.knows(key):
                 ready += [] if job.twin else [job]
                 continue
-            key = (job.payload.flow_id, place.stream)
             if not self._sequencer.is_late(key, place.number):
-                ready += self._sequencer.offer(key, place.number, None if job.twin else job, now)
+                ready += self._sequencer.offer(
+                    key, place.number, None if job.twin else job, now, len(job.incoming.data)
+                )
             elif job.elsewhere and not job.twin:
                 self._runner.settle([job], None)
             elif not job.twin:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from coflows.dispatch.job import Job
-from coflows.dispatch.records import Outgoing
-from coflows.errors import UnroutableError
+from coflows.dispatch.records import Outgoing, is_session
+from coflows.errors import BrokerError, BrokerUnavailableError, UnroutableError
 from coflows.failpoints import Failpoints
 from coflows.lines import Message
 from coflows.session import Session
@@ -42,12 +43,23 @@ class Outbox:
             return
         done = _Countdown(len(queues), then)
         for name, (recipient, messages) in queues.items():
-            self._session.post_many(name, recipient, messages, done)
+            self._session.post_many(
+                name, recipient, messages, partial(_told_session, done) if is_session(name) else done
+            )
         self._failpoints.reach("mid_publish")
 
     def send_one(self, one: Outgoing) -> None:
         """Send; nobody needs to know what becomes of it."""
         self._session.post(one.queue, one.recipient, one.message_id, one.data, _ignore, ordered=one.ordered)
+
+
+def _told_session(done: Then, error: BaseException | None) -> None:
+    """A session whose queue does not take the reply asks again for what is on record; the message need not come again,
+    and what came with it not wait."""
+    if isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailableError):
+        logger.info("A session's queue did not take its reply: %s", error)
+        error = None
+    done(error)
 
 
 def _ignore(_error: BaseException | None) -> None:

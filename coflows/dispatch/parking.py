@@ -16,7 +16,7 @@ from typing import NamedTuple
 from coflows.codec.wire import decode, encode
 from coflows.errors import ConflictError
 from coflows.lines import Place
-from coflows.model.layout import parked_cancel_key, parked_key, parked_prefix
+from coflows.model.layout import done_key, parked_cancel_key, parked_key, parked_prefix
 from coflows.store.base import ABSENT, Entry, Store
 
 MAX_RECORD = 2**26
@@ -86,14 +86,20 @@ class ParkingLot:
         self._store = store
         self._point = dispatch_point
 
-    def park(self, message: Parked, done: str, claim: Claim | None) -> Claim:
-        """Keep a message that this worker works on, unless the record ``done`` of its turn is there. ``claim``: on what
-        its turn's effects were conditioned until now. Raises ConflictError when somebody else has it."""
-        key = parked_key(self._point, message.partition, message.flow_id, message.message_id)
-        conditions = {key: ABSENT, done: ABSENT}
-        if claim is not None:
-            conditions[claim.key] = claim.version
-        return Claim(key, self._store.commit({key: message.encode()}, conditions=conditions))
+    def park(self, messages: Iterable[tuple[Parked, Claim | None]]) -> list[Claim]:
+        """Keep messages that this worker works on, all or none: unless the record of a turn of theirs is there. With
+        each goes that on which its turn's effects were conditioned until now. Raises ConflictError when somebody else
+        has one."""
+        writes: dict[str, bytes] = {}
+        conditions: dict[str, int] = {}
+        for message, claim in messages:
+            key = parked_key(self._point, message.partition, message.flow_id, message.message_id)
+            writes[key] = message.encode()
+            conditions |= {key: ABSENT, done_key(message.flow_id, message.message_id): ABSENT}
+            if claim is not None:
+                conditions[claim.key] = claim.version
+        version = self._store.commit(writes, conditions=conditions)
+        return [Claim(key, version) for key in writes]
 
     def adopt(self, entry: Entry) -> tuple[Parked, Claim]:
         """Take a message over. Raises ConflictError when it is gone or another worker was first."""

@@ -28,7 +28,12 @@ class Outgoing(NamedTuple):
     @property
     def session(self) -> bool:
         """Whether it goes to a session, which takes one reply to each call and no more."""
-        return ".session." in self.queue
+        return is_session(self.queue)
+
+
+def is_session(queue: str) -> bool:
+    """Whether a queue is that of a session's replies. A dispatch point may have "session" in its name too."""
+    return queue.split(".", 3)[2:3] == ["session"]
 
 
 @dataclass(slots=True)

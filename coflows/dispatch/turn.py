@@ -15,7 +15,7 @@ from coflows.client import Client
 from coflows.dispatch.answers import ordered_for
 from coflows.dispatch.records import Outgoing, PushCall
 from coflows.dispatch.timers import Fired, timer_id, timer_keys
-from coflows.errors import CallCancelledError, FlowConfigError
+from coflows.errors import CallCancelledError, FlowConfigError, MessageTooLargeError
 from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture, Pause
 from coflows.instances import Instance, find_instance, instance_keys
@@ -25,6 +25,9 @@ from coflows.model.failure import Failure
 from coflows.model.layout import call_key, record_key, records_prefix
 from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode
 from coflows.proxy import FlowProxy
+
+MAX_SENT, MAX_SENT_BYTES = 20_000, 48 * 2**20
+"""Messages that one turn may send, and bytes of them: all of it is in the record of the turn."""
 
 
 class Turn:
@@ -36,6 +39,7 @@ class Turn:
     """
 
     __slots__ = (
+        "_bytes",
         "_cancelled",
         "_cl",
         "_counter",
@@ -84,6 +88,7 @@ class Turn:
         self._counter = 0
         self._futures: list[FlowFuture | Future[Any]] = []
         self._cancelled = False
+        self._bytes = 0
 
     # -- for the flow (FlowRuntime) ----------------------------------------------------------------------------
 
@@ -243,6 +248,7 @@ class Turn:
     def fail(self, failure: Failure) -> None:
         """Drop all that was to be sent, and tell who waits for the outcome of this turn why there is none."""
         self.sent.clear()
+        self._bytes = 0
         self.calls.clear()
         self.timers.clear()
         self.deletes.clear()
@@ -279,6 +285,12 @@ class Turn:
         ordered: str | None,
     ) -> None:
         data = self._cl.session.encode(payload)
+        if len(self.sent) >= MAX_SENT or self._bytes + len(data) > MAX_SENT_BYTES:
+            raise MessageTooLargeError(
+                f"A turn sends at most {MAX_SENT} messages of {MAX_SENT_BYTES} bytes together.",
+                hint="Send the rest from another turn.",
+            )
+        self._bytes += len(data)
         self.sent.append(Outgoing(queue, recipient, message_id, answers, data, ordered))
 
 

@@ -60,8 +60,9 @@ class Writer:
             work.draft.wait()
 
     def _commit(self, work: Work, content: Content, both: _Both | None, *, last: bool, when: When) -> None:
-        def written(outcome: int | StoreError) -> None:
-            if isinstance(outcome, StoreError) and not isinstance(outcome, ConflictError) and content.parked:
+        def written(outcome: int | StoreError, *, begun: bool = True) -> None:
+            failed = isinstance(outcome, StoreError) and not isinstance(outcome, ConflictError)
+            if failed and begun and content.parked:
                 logger.warning("The outcome of a long turn could not be written; trying again: %s", outcome)
                 self._runner.later(RETRY, partial(self._commit, work, content, both, last=last, when=When.NOW))
                 return
@@ -77,7 +78,10 @@ class Writer:
                 if last:
                     self._runner.end(work)
 
-        self._store.commit_async(written, content.writes, content.deletes, content.conditions, when=when)
+        try:
+            self._store.commit_async(written, content.writes, content.deletes, content.conditions, when=when)
+        except Exception as error:  # What cannot be begun cannot be tried again; slot and lanes must not stay taken.
+            written(StoreError(f"A commit could not be begun: {error}"), begun=False)
 
     def _may_answer_early(self, content: Content) -> bool:
         """A turn without state that sent nothing but replies to sessions: the reply need not wait for the record."""

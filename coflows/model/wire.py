@@ -37,7 +37,7 @@ SubflowKey = Annotated[str, AfterValidator(check_subflow_key)]
 class Payload(BaseModel):
     """Base of all payloads: strict, closed and immutable."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     def to_dict(self) -> dict[str, Any]:
         """A msgpack-able dict."""

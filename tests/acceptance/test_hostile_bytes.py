@@ -5,17 +5,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from coflows import Client
 from coflows.broker.topology import dispatch_queue, door_queue, session_queue
+from coflows.codec.wire import decode, encode
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
-from coflows.errors import CallTimeoutError, InstanceNotFoundError
-from coflows.identity.sealing import seal
+from coflows.errors import CallTimeoutError, InstanceNotFoundError, SerializationError
+from coflows.identity.sealing import Item, seal, seal_items
 from coflows.model.calls import Call, Reply
 from coflows.model.messages import new_message_id
-from coflows.model.wire import Fetch, FetchItem
+from coflows.model.wire import DoorPayload, Fetch, FetchItem, read_payload
 from coflows.resolution import derive_id
 from coflows.serving import get_flow_instance, serve_flow
 from coflows.tree import Mounted
@@ -90,6 +93,35 @@ def test_a_push_reply_that_nobody_asked_for_is_refused(served: tuple[Client, Cli
     assert flow.ask({}, TIMEOUT) == {"count": 1}
 
 
+def test_a_failure_that_cannot_be_read_is_refused(served: tuple[Client, Client]) -> None:
+    """Rather than worked off again and again, and all that came after it with it."""
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    message_id = new_message_id()
+    waiting = client.session.expect(message_id, owner.user_id)
+    call = Call(flow_id=flow.get_instance_id(), failure={"text": []}, reply=client.session.reply_to)
+    queue = dispatch_queue(owner.user_id, "coflows_dispatch", flow.address.partition).name
+    client.session.send(queue, owner.user_id, message_id, call).result(TIMEOUT)
+    failure = waiting.result(TIMEOUT).failure
+    assert failure is not None and failure["code"] == "serialization"
+    assert flow.ask({}, TIMEOUT) == {"count": 1}
+    assert owner.read_keys("attempts:") == []
+
+
+def test_what_is_sent_to_no_instance_waits_for_nothing(served: tuple[Client, Client]) -> None:
+    """Whoever makes up streams of instances that are not there takes no room in the worker's memory for long."""
+    owner, client = served
+    flow_id = "00000000-0000-0000-0000-000000000000"
+    message_id = new_message_id()
+    waiting = client.session.expect(message_id, owner.user_id)
+    payload = encode(Call(flow_id=flow_id, data={}, reply=client.session.reply_to).to_dict())
+    item = Item(message_id, payload, "ab" * 8, 1000)
+    queue = dispatch_queue(owner.user_id, "coflows_dispatch", 0).name
+    client.broker.publish(queue, seal_items(client.identity, owner.user_id, int(time.time()) + 60, [item]))
+    failure = waiting.result(10).failure
+    assert failure is not None and failure["code"] == "instance_not_found"
+
+
 def test_a_message_through_another_partition_is_refused(served: tuple[Client, Client]) -> None:
     """It would run beside the instance's own turns."""
     from dataclasses import replace
@@ -133,3 +165,19 @@ def test_a_fetch_after_its_deadline_mounts_nothing(users: Users) -> None:
     run_get_instance_worker_thread(owner)
     assert get_flow_instance(client, "counter", owner.user_id).get_instance_id()
     assert len(owner.read_keys("instance_metadata:")) == 1
+
+
+@pytest.mark.parametrize("field", ["deadline", "keep_by"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_time_that_never_comes_is_refused(field: str, value: float) -> None:
+    request: dict[str, Any] = {"kind": "fetch", "request_id": "1" * 32, "session": "2" * 32, "deadline": 1.0}
+    request["items"] = [{"key": "a", "flow_endpoint": "counter"}]
+    read_payload(TypeAdapter(DoorPayload), request)
+    with pytest.raises(SerializationError):
+        read_payload(TypeAdapter(DoorPayload), {**request, field: value})
+
+
+@pytest.mark.parametrize("data", [b"\xc7\x00\x05", b"\x81\xa1x\xc7\x00\x05", b"\x91\xc7\x00\x7f"])
+def test_an_empty_extension_is_no_plain_value(data: bytes) -> None:
+    with pytest.raises(SerializationError):
+        decode(data, max_bytes=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -110,3 +111,42 @@ def test_the_numbers_of_what_was_not_kept_are_given_out_again() -> None:
     post("g")
     numbers = [[item.number for item in items] for _, items, _ in broker.sent]
     assert numbers == [[1], [2], [2], [3, 4], [3], [4]]
+
+
+def test_thousands_that_fail_at_once_are_all_told() -> None:
+    """The broker was closed while an envelope was unconfirmed and many more waited."""
+    first: Future[None] = Future()
+    told: list[BaseException | None] = []
+
+    def publish(_queue: str, _recipient: str, items: Sequence[Item]) -> Future[None]:
+        if items[0].message_id == "0":
+            return first
+        failed: Future[None] = Future()
+        failed.set_exception(BrokerUnavailableError("closed"))
+        return failed
+
+    lines = Lines(publish)
+    for number in range(2000):
+        lines.post("q", "bob", str(number), b"x" * MAX_BYTES, told.append)
+    first.set_result(None)
+    assert len(told) == 2000 and told[0] is None and all(told[1:])
+    assert lines.post("q", "bob", "again", b"", told.append) is None and len(told) == 2001
+
+
+def test_a_queue_that_is_not_there_costs_the_same_however_many_streams_there_are() -> None:
+    def publish(_queue: str, _recipient: str, _items: Sequence[Item]) -> Future[None]:
+        failed: Future[None] = Future()
+        failed.set_exception(UnroutableError("nobody"))
+        return failed
+
+    def seconds(streams: int) -> float:
+        lines = Lines(lambda _queue, _recipient, _items: Future())
+        lines.post_many("q", "bob", [("m", b"", str(number)) for number in range(streams)], lambda _error: None)
+        lines._publish = publish
+        begun = time.perf_counter()
+        for number in range(100):
+            lines.post(f"q{number}", "bob", "m", b"", lambda _error: None)
+        return time.perf_counter() - begun
+
+    seconds(1)
+    assert seconds(50_000) < 20 * seconds(1) + 0.05

@@ -1,0 +1,105 @@
+"""What happens between two steps of ours: nothing is lost that comes just then."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coflows import AtomicFlow, Client, FlowMessage
+from coflows.dispatch.admission import Batch
+from coflows.dispatch.custody import Custody
+from coflows.dispatch.job import Job
+from coflows.dispatch.parking import ParkingLot
+from coflows.dispatch.work import Work
+from coflows.errors import BrokerUnavailableError, CallCancelledError
+from coflows.failpoints import Failpoints
+from coflows.model.calls import Call
+from coflows.model.messages import new_message_id
+from coflows.serving import get_flow_instance, serve_flow
+from coflows.session import Incoming
+from coflows.waiting import Waiting
+from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
+
+TIMEOUT = 30
+FLOW_ID = "00000000-0000-0000-0000-000000000000"
+
+
+class Quick(AtomicFlow):
+    """Answers."""
+
+    default_config = {"name": "Quick", "description": "Answers."}
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        return {}
+
+
+def test_a_cancel_just_before_the_flow_runs_is_kept(
+    users: Callable[..., list[Client]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, caller = users(2)
+    run_dispatch_worker_thread(owner)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, f"{__name__}.Quick", "quick")
+    flow = get_flow_instance(caller, "quick", user_id=owner.user_id)
+    sent, begun, told = threading.Event(), threading.Event(), threading.Event()
+    cancel = Job.cancel
+
+    def reach(_self: Failpoints, name: str) -> None:
+        if name == "mid_turn" and sent.is_set():
+            begun.set()
+            assert told.wait(TIMEOUT)
+
+    def tell(job: Job) -> None:
+        cancel(job)
+        told.set()
+
+    monkeypatch.setattr(Failpoints, "reach", reach)
+    monkeypatch.setattr(Job, "cancel", tell)
+    sent.set()
+    future = flow.get_reply_future(flow.package_input_message({}))
+    assert begun.wait(TIMEOUT)
+    assert future.cancel()
+    with pytest.raises(CallCancelledError):
+        caller.reopen_future(future.key).get_data(TIMEOUT)
+
+
+def test_a_turn_that_ends_while_its_message_is_parked_is_not_waited_for(
+    users: Callable[..., list[Client]], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = users(1)[0].store
+    source: Any = SimpleNamespace(lease=None, settled=lambda _jobs: None)
+    incoming = Incoming("a" * 52, new_message_id(), {}, b"")
+    job = Job(None, incoming, Call(FLOW_ID), source, ("a" * 52, FLOW_ID, incoming.message_id))
+    runner: Any = None
+    custody = Custody(store, ParkingLot(store, "point", "me"), "point", runner, after=0.0)
+
+    class TurnEnds(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "it is parked" in record.getMessage():
+                custody.over(job)
+
+    ends = TurnEnds()
+    log = logging.getLogger(Custody.__module__)
+    log.addHandler(ends)
+    try:
+        with caplog.at_level(logging.INFO, Custody.__module__):
+            custody.tick([Work(Batch(), job=job, since=time.monotonic() - 1)])
+    finally:
+        log.removeHandler(ends)
+    assert job.parked is not None
+    assert custody.wait(0), "it is nobody's any more"
+
+
+def test_nothing_is_expected_of_a_session_that_was_closed() -> None:
+    waiting = Waiting(lambda _pending: None, lambda _pending: None)
+    before = waiting.expect("1" * 32, "bob")
+    waiting.close()
+    assert isinstance(before.exception(0), BrokerUnavailableError)
+    with pytest.raises(BrokerUnavailableError):
+        waiting.expect("2" * 32, "bob")
