@@ -61,6 +61,8 @@ class Client:
         self._exit = exit_stack or ExitStack()
         self._exit.callback(store.close)
         self._lock = threading.RLock()
+        self._started: set[str] = set()
+        self._starting = threading.Lock()
         self._closed = False
 
     @property
@@ -120,6 +122,14 @@ class Client:
     def on_close(self, closer: Callable[[], None]) -> None:
         """Call ``closer`` when the client closes, the last one first."""
         self._exit.callback(closer)
+
+    def once(self, name: str, start: Callable[[], Callable[[], None]]) -> None:
+        """Start something that goes on until the client closes, unless it was started under this name; ``start`` gives
+        what stops it."""
+        with self._starting:
+            if name not in self._started:
+                self._exit.callback(start())
+                self._started.add(name)
 
     # -- entries of the store ----------------------------------------------------------------------------------
 

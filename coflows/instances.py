@@ -14,12 +14,15 @@ from coflows.model.layout import (
     attempts_prefix,
     calls_prefix,
     done_prefix,
+    due_key,
     keeping_key,
     metadata_key,
     mounts_prefix,
     order_prefix,
     parse_mount_key,
+    records_prefix,
     replies_prefix,
+    timers_prefix,
 )
 from coflows.store.base import Entry, Store
 
@@ -72,8 +75,9 @@ def mounted_ids(store: Store, endpoint: str) -> list[str]:
     return list(found)
 
 
-def instance_keys(store: Store, path: MountPath) -> list[str]:
-    """All keys that an instance has: its mount, its metadata, and the record of its turns."""
+def instance_keys(store: Store, instance: Instance) -> list[str]:
+    """All keys that an instance has: its mount, its metadata, its records and timers, and the records of its turns."""
+    path, address = instance.path, instance.address
     flow_id = path.flow_id
     prefixes = (
         path.prefix,
@@ -82,9 +86,14 @@ def instance_keys(store: Store, path: MountPath) -> list[str]:
         calls_prefix(flow_id),
         order_prefix(flow_id),
         attempts_prefix(flow_id),
+        records_prefix(flow_id),
     )
-    own = [metadata_key(flow_id), keeping_key(flow_id)]
-    return [*own, *(key for prefix in prefixes for key in all_keys(store, prefix))]
+    keys = [metadata_key(flow_id), keeping_key(flow_id)]
+    keys += (key for prefix in prefixes for key in all_keys(store, prefix))
+    for key in all_keys(store, timers_prefix(flow_id)):
+        timer = key.removeprefix(timers_prefix(flow_id))
+        keys += (key, due_key(address.dispatch_point, timer, address.partition, flow_id))
+    return keys
 
 
 def all_keys(store: Store, prefix: str) -> Iterator[str]:

@@ -32,7 +32,7 @@ def remove_instance(cl: Client, flow_id: str) -> tuple[InstanceAddress, ...]:
         raise InstanceNotFoundError(
             f"User {cl.user_id} has no instance {flow_id}.", hint="`coflows instances` lists them."
         )
-    cl.store.commit(deletes=instance_keys(cl.store, instance.path))
+    cl.store.commit(deletes=instance_keys(cl.store, instance))
     return tuple(instance.subflows.values())
 
 
@@ -66,7 +66,7 @@ def _release(cl: Client, level: list[tuple[str, str]], others: list[InstanceAddr
                 endpoint = find_endpoint(cl.store, name)
                 singletons[name] = endpoint is not None and endpoint.singleton
             if not singletons[name]:
-                deletes |= dict.fromkeys(instance_keys(cl.store, instance.path))
+                deletes |= dict.fromkeys(instance_keys(cl.store, instance))
                 own, more = _by_owner(cl, instance.subflows.values())
                 below += own
                 others += more

@@ -153,7 +153,7 @@ def delete_flow_endpoint(cl: Client, flow_endpoint: str) -> bool:
 def _remove_if_there(cl: Client, flow_id: str) -> None:
     instance = find_instance(cl.store, flow_id)
     if instance is not None:
-        cl.store.commit(deletes=instance_keys(cl.store, instance.path))
+        cl.store.commit(deletes=instance_keys(cl.store, instance))
 
 
 def delete_all_flow_endpoints(cl: Client) -> int:

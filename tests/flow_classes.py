@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from typing import Any
 
 from coflows import AtomicFlow, CompositeFlow, Flow, FlowMessage
@@ -187,3 +188,44 @@ class NoFlow:
 
 
 __all__ = ["Flow"]
+
+
+class Alarm(AtomicFlow):
+    """Rings when told to, and keeps what it rang on record."""
+
+    default_config = config("Alarm")
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any] | None:
+        data = input_message.data
+        if input_message.src_flow_id == self.get_instance_id():
+            rung = self.records.get("rung", [])
+            self.records["rung"] = [*rung, data["ring"]]
+            waiting = self.flow_state.pop("waiting", None)
+            if waiting is not None:
+                self.send_message(self.package_output_message(waiting, {"rung": [*rung, data["ring"]]}))
+            if data.get("again"):
+                self.send_later(0, {"ring": data["again"]})
+            return None
+        if "cancel" in data:
+            self.cancel_later(self.flow_state["timers"].pop(data["cancel"]))
+        if data.get("wait"):
+            self.flow_state["waiting"] = input_message
+            return None
+        if "ring" in data:
+            timer = self.send_later(data["seconds"], {"ring": data["ring"], "again": data.get("again")})
+            self.flow_state.setdefault("timers", {})[data["ring"]] = timer
+        if data.get("raise"):
+            raise ValueError("and so it sets no timer")
+        return {"rung": self.records.get("rung", [])}
+
+
+class LongTeller(CompositeFlow):
+    """Takes its time, then tells its subflow a number; nobody waits for that."""
+
+    default_config = config("LongTeller", subflows_config={"told": {"user_id": "local", "flow_endpoint": "told"}})
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        time.sleep(input_message.data["seconds"])
+        told = self.subflows["told"]
+        told.send_message(told.package_input_message({"number": input_message.data["number"]}))
+        return {}

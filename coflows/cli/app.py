@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from coflows.cli import demo, dlq, flows, users, worker
+from coflows.cli import colony, demo, dlq, flows, users, worker, workflow
 from coflows.cli.context import Options
 from coflows.errors import CoflowsError
 
@@ -45,6 +45,8 @@ def build() -> typer.Typer:
     flows.add_to(app)
     worker.add_to(app)
     dlq.add_to(app)
+    colony.add_to(app)
+    workflow.add_to(app)
     demo.add_to(app)
     return app
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -17,7 +17,7 @@ from coflows.broker.topology import Route
 from coflows.codec import code
 from coflows.codec.state import decode_state, encode_state
 from coflows.codec.wire import encode
-from coflows.errors import CallCancelledError, FlowConfigError
+from coflows.errors import CallCancelledError, FlowConfigError, FlowError
 from coflows.flows import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.futures import FlowFuture
@@ -153,6 +153,44 @@ class ChildTurn:
         """Send a reply, when the turn is committed."""
         if message.reply_to is not None:
             self.post(Post(message))
+
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        """Nothing: what the worker was given stays in its process."""
+        return {}
+
+    def send_later(self, seconds: float, data: dict[str, Any]) -> str:
+        """Not from a process of its own."""
+        raise self._here("timers")
+
+    def cancel_later(self, timer: str) -> None:
+        """Not from a process of its own."""
+        raise self._here("timers")
+
+    def leave_no_record(self) -> None:
+        """Without effect: its message is remembered."""
+
+    def delete_instance(self, flow_id: str) -> None:
+        """Not from a process of its own."""
+        raise self._here("say over other instances")
+
+    def read_records(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Not from a process of its own."""
+        raise self._here("records")
+
+    def scan_records(self, prefix: str) -> dict[str, bytes]:
+        """Not from a process of its own."""
+        raise self._here("records")
+
+    def instance(self, address: InstanceAddress) -> FlowProxy:
+        """The proxy of any instance whose address the flow knows."""
+        return FlowProxy(address, _ChildPort(self))
+
+    def _here(self, what: str) -> FlowError:
+        return FlowError(
+            f"{self.endpoint} runs in a process of its own, where a flow has no {what}.",
+            hint="Leave run_in out of its config, or keep them in a flow that calls it.",
+        )
 
     def subflow(self, key: str) -> FlowProxy:
         """The proxy of a subflow."""

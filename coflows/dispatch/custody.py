@@ -67,10 +67,10 @@ class Custody:
         return parked
 
     def over(self, job: Job) -> None:
-        """A parked message is done with; its record goes, if its turn's commit has not taken it along."""
+        """A parked message is done with; what its turn sent is out, so its record goes."""
         claim = job.parked
         self.lost(job)
-        if claim is None or job.unparked:
+        if claim is None:
             return
         try:
             self.lot.leave(claim)

@@ -22,6 +22,8 @@ class Content:
     orders: dict[str, tuple[int, float]] = field(default_factory=dict)
     """How far the messages of a stream are worked off then, and when the last of them was sent."""
     turns: list[tuple[Job, list[Outgoing]]] = field(default_factory=list)
+    due: list[float] = field(default_factory=list)
+    """When the timers are due that it sets."""
     loaded: dict[str, Loaded] = field(default_factory=dict)
     """The flows whose turns went well, as they are in memory."""
 

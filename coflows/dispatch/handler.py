@@ -17,20 +17,22 @@ from coflows.codec.state import encode_state
 from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
 from coflows.dispatch.attempts import next_attempt, pause_before
+from coflows.dispatch.effects import effects_of
+from coflows.dispatch.entrance import check_access, read_message, reply_address
 from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
-from coflows.dispatch.parking import left_behind
+from coflows.dispatch.parking import Claim
 from coflows.dispatch.process_turn import ProcessTurns, failure_of
-from coflows.dispatch.records import PushCall, TurnRecord
+from coflows.dispatch.records import Outgoing, TurnRecord
+from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
 from coflows.dispatch.writer import Writer
 from coflows.errors import (
-    AccessDeniedError,
     CallCancelledError,
     CoflowsError,
-    InstanceNotFoundError,
+    FlowError,
     OutOfOrderError,
     PoisonMessageError,
     SerializationError,
@@ -41,10 +43,7 @@ from coflows.flows import Flow
 from coflows.instances import Instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
-from coflows.model.layout import attempts_key, call_key, dead_key, done_key, metadata_key, order_key, reply_key
-from coflows.model.messages import FlowMessage, ReplyAddress
-from coflows.model.names import LOCAL
-from coflows.store.base import ABSENT
+from coflows.model.layout import dead_key, done_key, metadata_key, order_key
 from coflows.store.keys import MAX_VALUE_BYTES
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ class Handler:
         runner: Runner,
         base_paths: Sequence[Path],
         secrets: Mapping[str, str],
+        resources: Mapping[str, Any],
         failpoints: Failpoints,
         processes: ProcessTurns,
     ) -> None:
@@ -69,6 +69,7 @@ class Handler:
         self._cl = cl
         self._runner = runner
         self._secrets = secrets
+        self._resources = resources
         self._failpoints = failpoints
         self._writer = Writer(cl.store, self.loader, runner, failpoints)
 
@@ -87,14 +88,18 @@ class Handler:
             self._refresh(job)
         if job.done is not None:
             logger.info("Message %s was worked off before; its reply is sent again.", job.incoming.message_id)
-            self._runner.finish([(job, TurnRecord.decode(job.done.value).sent)])
+            self._send_again(work, job, TurnRecord.decode(job.done.value).sent)
             return True
         call, flow_id = job.payload, job.payload.flow_id
         try:
-            message, push = self._read(job, call)
+            message, push = read_message(self._cl, job, call)
             failure = None if call.failure is None else Failure.from_dict(call.failure)
             instance = self.loader.find(flow_id, job.metadata)
-            self._check_access(job, instance, push)
+            check_access(self._cl, self.loader, job, instance, push)
+            if is_timer(call, job.incoming.sender, self._cl.user_id) and not self._is_set(work, job, instance):
+                logger.info("Timer %s was cancelled, or worked off before.", job.incoming.message_id)
+                self._runner.finish([(job, ())])
+                return True
             if job.late:
                 raise OutOfOrderError(
                     "The message came after later ones had been worked off.", hint="Send it again, as a new message."
@@ -113,17 +118,31 @@ class Handler:
             message,
             origin=push.origin if push else message.reply_to,
             secrets=self._secrets,
+            resources=self._resources,
             private_keys=loaded.private_keys,
             pause=partial(self._runner.pause, work),
         )
         if job.again and not self._begin_again(work, job, turn):
             return False
-        if failure is not None:
+        if failure is not None and not loaded.flow.takes_failures:
             turn.fail(failure)
             return self._add(work, turn, failed=True)
         if job.cancelled:
             return self._raised(work, turn, CallCancelledError("The message was cancelled by its sender."))
         return self._run(work, turn, loaded)
+
+    def _send_again(self, work: Work, job: Job, sent: Sequence[Outgoing]) -> None:
+        """What the turn sent goes out once more. When the message came under a new number, its sender having sent it
+        again, that one is recorded first: whoever has the partition next would wait for it."""
+        place, lease, claim = job.incoming.place, job.source.lease, job.claim
+        if place is None or lease is None or claim is None or job.late or job.parked is not None:
+            self._runner.finish([(job, sent)])
+            return
+        with work.draft.lock:
+            content = work.draft.content()
+            content.add(job, list(sent), {}, (), {claim.key: claim.version})
+            content.orders[order_key(job.payload.flow_id, place.stream)] = (place.number, time.time())
+            work.job = None
 
     def _refresh(self, job: Job) -> None:
         flow_id = job.payload.flow_id
@@ -131,45 +150,23 @@ class Handler:
         job.metadata = self._cl.store.get(metadata_key(flow_id))
         job.fresh = True
 
-    # -- may it? -----------------------------------------------------------------------------------------------
+    def _is_set(self, work: Work, job: Job, instance: Instance) -> bool:
+        """Whether a timer is still there: not cancelled, not even by a turn of this batch."""
+        key, _ = timer_keys(instance.address, job.incoming.message_id)
+        with work.draft.lock:
+            if key in work.draft.content().deletes:
+                return False
+        entry = self._cl.store.get(key)
+        job.timer = None if entry is None else Claim(key, entry.version)
+        return entry is not None
 
-    def _read(self, job: Job, call: Call) -> tuple[FlowMessage, PushCall | None]:
-        """The message, and for a push reply the call that it answers. AccessDeniedError when nobody asked for it."""
-        incoming = job.incoming
-        message = FlowMessage(
-            call.data or {},
-            incoming.message_id,
-            call.answers,
-            call.created_at,
-            incoming.sender,
-            call.src_flow_id,
-            _reply_address(job, call),
-        )
-        if call.answers is None:
-            return message, None
-        entry = self._cl.store.get(call_key(call.flow_id, call.answers))
-        push = None if entry is None else PushCall.decode(entry.value)
-        if push is None or push.owner != incoming.sender:
-            raise AccessDeniedError("This instance awaits no such reply of you.")
-        return message, push
-
-    def _check_access(self, job: Job, instance: Instance, push: PushCall | None) -> None:
-        """InstanceNotFoundError unless the sender may use it, and the message came the way that keeps its order."""
-        sender, lease = job.incoming.sender, job.source.lease
-        own = sender == self._cl.user_id
-        mounted = instance.path.client not in (LOCAL, self._cl.user_id) and instance.path.client == sender
-        right_queue = instance.address.partition == (None if lease is None else lease.partition)
-        if not (right_queue and (mounted or own or push is not None or self.loader.is_singleton(instance))):
-            raise InstanceNotFoundError(
-                f"There is no instance {instance.path.flow_id}.",
-                hint="It may have been deleted; fetch one with get_flow_instance.",
-            )
+    # -- refused -----------------------------------------------------------------------------------------------
 
     def _refuse(self, job: Job, call: Call, error: CoflowsError) -> None:
         """Answer with the error. Nothing is recorded, so the message may be sent again."""
         logger.info("Refused message %s: %s", job.incoming.message_id, error)
         try:
-            reply_to = _reply_address(job, call)
+            reply_to = reply_address(job, call)
         except CoflowsError as malformed:
             logger.warning("Dropped a message with a malformed reply address: %s", malformed)
             self._runner.finish([(job, ())])
@@ -286,9 +283,12 @@ class Handler:
                 name = type(loaded.flow).__name__
                 raise TypeError(f"{name}.run returned a {type(outcome).__name__}; return a dict (the reply) or None.")
             state = None if loaded.parallel else _encoded_state(loaded.flow)
+            records = loaded.flow.records.take_changes()
+            if records and loaded.parallel:
+                raise FlowError(f"{turn.endpoint} is a parallel endpoint: its flows have no records.")
         except Exception as error:
             return self._raised(work, turn, error)
-        return self._add(work, turn, state=state)
+        return self._add(work, turn, state=state, records=records)
 
     def _raised(self, work: Work, turn: Turn, error: BaseException) -> bool:
         logger.info("%s %s raised: %r", turn.endpoint, turn.flow_id, error)
@@ -301,6 +301,7 @@ class Handler:
         turn: Turn,
         *,
         state: bytes | None = None,
+        records: Mapping[str, bytes | None] | None = None,
         failed: bool = False,
         letter: OpenedLetter | None = None,
     ) -> bool:
@@ -308,32 +309,22 @@ class Handler:
         condition that nobody else has done so, and that this worker still holds the lease."""
         job, loaded = work.job, work.loaded[turn.flow_id]
         assert job is not None
-        flow_id, message, lease = turn.flow_id, turn.message, job.source.lease
-        done = done_key(flow_id, message.message_id)
-        writes = {done: TurnRecord(turn.sent, job.incoming.until).encode(), **turn.calls}
-        for one in turn.sent:
-            if one.answers is not None and one.answers != message.message_id:
-                writes[reply_key(flow_id, one.answers)] = message.message_id.encode()
+        flow_id, lease, place = turn.flow_id, job.source.lease, job.incoming.place
+        effects = effects_of(turn, job, loaded, records)
         if state is not None and state != loaded.state:
-            writes[loaded.instance.path.key("state")] = state
+            effects.writes[loaded.instance.path.key("state")] = state
             loaded.state = state
-        conditions = {done: ABSENT, metadata_key(flow_id): loaded.instance.version}
-        place = job.incoming.place
-        deletes = [] if message.input_message_id is None else [call_key(flow_id, message.input_message_id)]
-        if job.again:
-            deletes.append(attempts_key(flow_id, message.message_id))
         if letter is not None:
-            writes[dead_key(letter.id)] = letter.encode()
+            effects.writes[dead_key(letter.id)] = letter.encode()
         elif job.letter is not None:
-            deletes.append(dead_key(job.letter))
+            effects.deletes.append(dead_key(job.letter))
         with work.draft.lock:
             claim = job.claim
             if claim is not None:
-                conditions[claim.key] = claim.version
-            if job.parked is not None:
-                deletes += left_behind(job.parked)
+                effects.conditions[claim.key] = claim.version
             content = work.draft.content()
-            content.add(job, turn.sent, writes, deletes, conditions)
+            content.add(job, turn.sent, effects.writes, effects.deletes, effects.conditions)
+            content.due += turn.due
             if lease is not None and place is not None:
                 content.orders[order_key(flow_id, place.stream)] = (place.number, time.time())
             if failed:
@@ -349,13 +340,6 @@ class Handler:
             self.loader.forget(flow_id)
             del work.loaded[flow_id]
         return not failed
-
-
-def _reply_address(job: Job, call: Call) -> ReplyAddress | None:
-    """Where the reply goes: to whoever sent the message, and to nobody else."""
-    if call.reply is None:
-        return None
-    return ReplyAddress.proven(call.reply, job.incoming.sender, job.incoming.message_id)
 
 
 def _encoded_state(flow: Flow) -> bytes:

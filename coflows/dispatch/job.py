@@ -78,8 +78,8 @@ class Job:
     """The dead letter that it is, replayed."""
     parked: Claim | None = None
     """Its record, once it is parked; its delivery is settled then."""
-    unparked: bool = False
-    """Whether the commit of its turn has deleted that record."""
+    timer: Claim | None = None
+    """Its timer, when it is the message of one."""
 
     @property
     def claim(self) -> Claim | None:

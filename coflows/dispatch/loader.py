@@ -103,10 +103,11 @@ class Loader:
                 return cached
         return self._build(instance)
 
-    def is_singleton(self, instance: Instance) -> bool:
-        """Whether it belongs to its endpoint rather than to who mounted it."""
+    def is_shared(self, instance: Instance) -> bool:
+        """Whether others than who mounted it may send to it: it is a singleton, or its class looks at who sends."""
         try:
-            return self._blueprint(instance).singleton
+            blueprint = self._blueprint(instance)
+            return blueprint.singleton or blueprint.flow_class.open_to_all
         except (FlowClassError, FlowConfigError):
             return False
 

@@ -32,11 +32,20 @@ START_OVER_PAUSE = 0.5
 class PartitionFeed:
     """One partition of a dispatch point, or (``lease`` is None) its queue of parallel endpoints. Thread-safe."""
 
-    def __init__(self, cl: Client, dispatch_point: str, partition: int | None, runner: Runner, worker: str) -> None:
+    def __init__(
+        self,
+        cl: Client,
+        dispatch_point: str,
+        partition: int | None,
+        runner: Runner,
+        worker: str,
+        prefetch: int = PREFETCH,
+    ) -> None:
         self.partition = partition
         self._lease = None if partition is None else Lease(cl.store, worker, dispatch_point, partition)
         self._queue = dispatch_queue(cl.user_id, dispatch_point, partition)
         self._cl = cl
+        self._prefetch = prefetch
         self._runner = runner
         self._consumer: Consumer | None = None
         self._jobs: dict[Job, None] = {}
@@ -59,7 +68,7 @@ class PartitionFeed:
 
     def open(self) -> None:
         """Consume. Raises what the broker raises."""
-        self._consumer = self._cl.broker.consume(self._queue.name, self._on_delivery, prefetch=PREFETCH)
+        self._consumer = self._cl.broker.consume(self._queue.name, self._on_delivery, prefetch=self._prefetch)
 
     def cycle(self) -> None:
         """Stop, give back what is not done, and line up again as the last consumer: another worker that waits gets

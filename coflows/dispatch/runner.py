@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from coflows.broker.base import Delivery
 from coflows.client import Client
 from coflows.dispatch.admission import Admission, Batch, Commands, Resume
+from coflows.dispatch.clock import Clock
 from coflows.dispatch.crew import Crew
 from coflows.dispatch.custody import Custody
 from coflows.dispatch.event_loop import Coroutine, EventLoop
@@ -48,14 +50,17 @@ class Runner:
         concurrency: int,
         base_paths: Sequence[Path],
         secrets: Mapping[str, str],
+        resources: Mapping[str, Any],
+        park_after: float,
     ) -> None:
         self._failpoints = Failpoints(cl.settings.failpoints)
         self.outbox = Outbox(cl.session, self._failpoints)
         self.quarantine = Quarantine()
         self._processes = ProcessTurns(base_paths, concurrency)
-        self._handler = Handler(cl, self, base_paths, secrets, self._failpoints, self._processes)
+        self._handler = Handler(cl, self, base_paths, secrets, resources, self._failpoints, self._processes)
         lot = ParkingLot(cl.store, dispatch_point, worker)
-        self.custody = Custody(cl.store, lot, dispatch_point, self, cl.settings.park_after)
+        self.custody = Custody(cl.store, lot, dispatch_point, self, park_after)
+        self._clock = Clock(cl.session, cl.store, dispatch_point)
         self._intake = Intake(cl.session, cl.store, self, self.custody, self._schedule)
         self._admission: Admission[Job] = Admission(concurrency)
         self._lock = threading.Lock()
@@ -127,8 +132,13 @@ class Runner:
         self._intake.tick()
         self.custody.tick(list(self._works.values()))
 
+    def expect(self, due: float) -> None:
+        """A timer was committed that is due then (seconds since the epoch)."""
+        self._clock.expect(due)
+
     def close(self) -> None:
-        """Stop the event loop of async flows and the processes of others, if they were needed."""
+        """Stop firing timers, the event loop of async flows and the processes of others, if they were needed."""
+        self._clock.close()
         self._flusher.close()
         self._crew.close()
         if self._loop is not None:

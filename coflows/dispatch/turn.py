@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,14 +14,15 @@ from coflows.broker.topology import Route, reply_queue
 from coflows.client import Client
 from coflows.dispatch.answers import ordered_for
 from coflows.dispatch.records import Outgoing, PushCall
+from coflows.dispatch.timers import Fired, timer_id, timer_keys
 from coflows.errors import CallCancelledError, FlowConfigError, MessageTooLargeError
 from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture, Pause
-from coflows.instances import Instance
+from coflows.instances import Instance, find_instance, instance_keys
 from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call, Reply
 from coflows.model.failure import Failure
-from coflows.model.layout import call_key
+from coflows.model.layout import call_key, record_key, records_prefix
 from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode
 from coflows.proxy import FlowProxy
 
@@ -45,11 +47,16 @@ class Turn:
         "_instance",
         "_private_keys",
         "calls",
+        "deletes",
+        "due",
         "message",
         "origin",
         "pause",
+        "resources",
         "secrets",
         "sent",
+        "timers",
+        "untracked",
     )
 
     def __init__(
@@ -60,14 +67,20 @@ class Turn:
         *,
         origin: ReplyAddress | None,
         secrets: Mapping[str, str],
+        resources: Mapping[str, Any],
         private_keys: tuple[str, ...],
         pause: Pause,
     ) -> None:
         self.message = message
         self.origin = origin
         self.secrets = secrets
+        self.resources = resources
         self.sent: list[Outgoing] = []
         self.calls: dict[str, bytes] = {}
+        self.timers: dict[str, bytes] = {}
+        self.deletes: dict[str, None] = {}
+        self.due: list[float] = []
+        self.untracked = False
         self._cl = cl
         self._instance = instance
         self._private_keys = private_keys
@@ -125,6 +138,49 @@ class Turn:
         """Send a reply, when the turn is committed; nothing happens when nobody waits for it."""
         if message.reply_to is not None:
             self._answer(message.reply_to, message=message)
+
+    def send_later(self, seconds: float, data: dict[str, Any]) -> str:
+        """A message of the instance to itself, when the turn is committed and so many seconds are over; gives the id by
+        which it can be cancelled, which the message will have."""
+        due = time.time() + max(seconds, 0.0)
+        timer = timer_id(due, self._derive("timer"))
+        in_order, own = timer_keys(self.address, timer)
+        call = Call(self.flow_id, strip_private(data, self._private_keys), due, self.flow_id)
+        self._cl.session.encode(call)  # What cannot be sent is told now.
+        self.timers |= {in_order: Fired(call.data or {}).encode(), own: b""}
+        self.due.append(due)
+        return timer
+
+    def cancel_later(self, timer: str) -> None:
+        """Take a timer back, with the commit of this turn; nothing happens when it was due before."""
+        for key in timer_keys(self.address, timer):
+            if self.timers.pop(key, None) is None:
+                self.deletes[key] = None
+
+    def read_records(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Those of the instance's records that are committed under these names."""
+        keys = {record_key(self.flow_id, name): name for name in names}
+        return {keys[key]: entry.value for key, entry in self._cl.store.get_many(keys).items()}
+
+    def scan_records(self, prefix: str) -> dict[str, bytes]:
+        """The instance's committed records whose names begin so."""
+        start = records_prefix(self.flow_id)
+        return {entry.key.removeprefix(start): entry.value for entry in self._cl.store.scan(f"{start}{prefix}")}
+
+    def leave_no_record(self) -> None:
+        """The turn may be run again, with the same outcome: its message need not be remembered. Without effect when it
+        sends more than replies."""
+        self.untracked = True
+
+    def delete_instance(self, flow_id: str) -> None:
+        """Delete another instance of this user's, with the commit of this turn; its subflows stay."""
+        instance = find_instance(self._cl.store, flow_id)
+        if instance is not None:
+            self.deletes |= dict.fromkeys(instance_keys(self._cl.store, instance))
+
+    def instance(self, address: InstanceAddress) -> FlowProxy:
+        """The proxy of any instance whose address the flow knows."""
+        return FlowProxy(address, TurnPort(self))
 
     def subflow(self, key: str) -> FlowProxy:
         """The proxy of a subflow."""
@@ -194,6 +250,9 @@ class Turn:
         self.sent.clear()
         self._bytes = 0
         self.calls.clear()
+        self.timers.clear()
+        self.deletes.clear()
+        self.due.clear()
         if self.origin is not None:
             own = self.origin.user_id == self._cl.user_id
             self._answer(self.origin, failure=failure if own else failure.for_others())

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coflows.client import Client
 from coflows.dispatch.membership import Membership, share
-from coflows.dispatch.partitions import PartitionFeed
+from coflows.dispatch.partitions import PREFETCH, PartitionFeed
 from coflows.dispatch.runner import Runner
 from coflows.dispatch.sweeping import Sweeper
 from coflows.endpoints import ensure_point
@@ -28,7 +29,12 @@ has them all. The time doubles while they come back, because the other one is no
 
 
 class DispatchWorker:
-    """Runs from construction until ``stop``. Thread-safe."""
+    """Runs from construction until ``stop``. Thread-safe.
+
+    ``resources`` reach the flows of this worker as they are, under these names, besides its ``client``; ``prefetch`` is
+    how many messages of a queue it takes before it has worked them off, which other workers do not get then;
+    ``park_after``, if given, goes before COFLOWS_PARK_AFTER.
+    """
 
     def __init__(
         self,
@@ -38,6 +44,9 @@ class DispatchWorker:
         concurrency: int = 8,
         base_paths: Sequence[Path] = (),
         secrets: Mapping[str, str] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        prefetch: int = PREFETCH,
+        park_after: float | None = None,
     ) -> None:
         check_dispatch_point(dispatch_point)
         if concurrency < 1:
@@ -53,9 +62,13 @@ class DispatchWorker:
             concurrency=concurrency,
             base_paths=(*base_paths, *cl.settings.flow_modules),
             secrets=dict(secrets or {}),
+            park_after=cl.settings.park_after if park_after is None else park_after,
+            resources={"client": cl, **(resources or {})},
         )
         numbers = (None, *range(self._partitions))
-        self._feeds = [PartitionFeed(cl, dispatch_point, number, self._runner, self.name) for number in numbers]
+        self._feeds = [
+            PartitionFeed(cl, dispatch_point, number, self._runner, self.name, prefetch) for number in numbers
+        ]
         self._runner.custody.sources |= {feed.partition: feed for feed in self._feeds}
         for feed in self._feeds:
             feed.open()

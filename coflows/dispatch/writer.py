@@ -96,8 +96,8 @@ class Writer:
         self._failpoints.reach("after_commit")
         for loaded in content.loaded.values():
             self._loader.keep(loaded)
-        for job, _ in content.turns:
-            job.unparked = job.parked is not None
+        if content.due:
+            self._runner.expect(min(content.due))
         self._runner.finish(content.turns)
 
     def _refused(self, work: Work, content: Content, error: StoreError) -> None:

@@ -12,6 +12,7 @@ from coflows.errors import FlowConfigError, FlowError
 from coflows.flows.class_file import class_label, config_place
 from coflows.flows.config import check_overrides, load_class_config, merge_config, validate_config
 from coflows.flows.private import Secrets, strip_private
+from coflows.flows.records import Records
 from coflows.flows.runtime import FlowRuntime
 from coflows.flows.subflows import Subflows
 from coflows.model.messages import FlowMessage, new_message_id
@@ -31,12 +32,19 @@ class Flow(ABC):
     """
 
     default_config: ClassVar[dict[str, Any]] = {"private_keys": []}
+    open_to_all: ClassVar[bool] = False
+    """Whether any user may send to an instance who knows its address, and not only who fetched it. ``run`` then looks
+    at ``input_message.sender`` itself."""
+    takes_failures: ClassVar[bool] = False
+    """Whether ``run`` is told, in ``input_message.failure``, when what it asked for with ``get_reply`` failed. Else
+    that fails whoever waits for this flow."""
 
     def __init__(self, *, flow_config: Mapping[str, Any]) -> None:
         self.check_config(flow_config)
         self.flow_config: dict[str, Any] = copy.deepcopy(dict(flow_config))
         self._flow_state: dict[str, Any] | None = None
         self._runtime: FlowRuntime | None = None
+        self._records = Records()
 
     # -- config ------------------------------------------------------------------------------------------
 
@@ -144,11 +152,28 @@ class Flow(ABC):
             )
         self._running("somewhere to send to").send(message)
 
+    def send_later(self, seconds: float, data: dict[str, Any]) -> str:
+        """Send this instance a message of its own once so many seconds are over; gives its ``message_id``, by which
+        ``cancel_later`` takes it back. The timer is set with the turn's commit, survives every process, is fired by
+        whichever worker is there, and its message is worked off once. Raises FlowError without a worker."""
+        return self._running("a clock").send_later(seconds, data)
+
+    def cancel_later(self, timer: str) -> None:
+        """Take back what ``send_later`` gave: once this turn is committed its message is not worked off any more.
+        Nothing happens when it was."""
+        self._running("a clock").cancel_later(timer)
+
+    @property
+    def records(self) -> Records:
+        """Values that the instance keeps besides its state, each written by itself: for what grows large."""
+        return self._records
+
     # -- the worker's part -------------------------------------------------------------------------------
 
     def bind(self, runtime: FlowRuntime) -> None:
         """Run the next message within ``runtime``."""
         self._runtime = runtime
+        self._records.bind(runtime)
 
     def get_flow_state(self) -> dict[str, Any]:
         """The state as it may be stored: without private keys."""
@@ -173,7 +198,7 @@ class Flow(ABC):
         return self._runtime
 
     def __getstate__(self) -> dict[str, Any]:
-        return strip_private({**self.__dict__, "_runtime": None}, self._private_keys)
+        return strip_private({**self.__dict__, "_runtime": None, "_records": Records()}, self._private_keys)
 
     def __repr__(self) -> str:
         where = f"{self._runtime.endpoint} {self._runtime.flow_id}" if self._runtime else "not in a worker"

@@ -108,7 +108,7 @@ def _import_from(name: str, base_paths: Sequence[Path]) -> ModuleType | None:
 def _look_again() -> None:
     """A module written a moment ago is not found until the finders look again. Unlike ``importlib.invalidate_caches``,
     which raises KeyError then, several threads may do so at once."""
-    for place, finder in list(sys.path_importer_cache.items()):
+    for place, finder in sys.path_importer_cache.copy().items():  # Others may put in more meanwhile.
         if finder is None:
             sys.path_importer_cache.pop(place, None)
         elif hasattr(finder, "invalidate_caches"):

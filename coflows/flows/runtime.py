@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Protocol
 
+from coflows.model.address import InstanceAddress
 from coflows.model.messages import FlowMessage
 
 
@@ -80,6 +81,10 @@ class FlowRuntime(Protocol):
         """What the worker was given with ``--secrets``."""
 
     @property
+    def resources(self) -> Mapping[str, Any]:
+        """What the program that runs the worker gave it for its flows."""
+
+    @property
     def idempotency_key(self) -> str:
         """The same for every run of this turn."""
 
@@ -88,6 +93,27 @@ class FlowRuntime(Protocol):
 
     def send(self, message: FlowMessage) -> None:
         """Send a reply to where ``message.reply_to`` says."""
+
+    def send_later(self, seconds: float, data: dict[str, Any]) -> str:
+        """Send the instance a message of its own after a while; gives an id."""
+
+    def cancel_later(self, timer: str) -> None:
+        """Take it back."""
+
+    def read_records(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Committed records of the instance."""
+
+    def scan_records(self, prefix: str) -> dict[str, bytes]:
+        """Committed records of the instance whose names begin so."""
+
+    def leave_no_record(self) -> None:
+        """Its message need not be remembered."""
+
+    def delete_instance(self, flow_id: str) -> None:
+        """Delete another instance of the user's."""
+
+    def instance(self, address: InstanceAddress) -> Subflow:
+        """The proxy of an instance."""
 
     def subflow(self, key: str) -> Subflow:
         """The proxy of a subflow of the config."""

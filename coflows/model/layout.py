@@ -14,6 +14,9 @@ calls:{flow_id}:{message_id}         a push call in flight: who may answer, and 
 attempts:{flow_id}:{message_id}      how often a message was begun, once it was delivered again
 parked:{point}:{partition}:{flow_id}:{message_id}   a message whose turn takes long, and which worker has it
 unparked:{the same}                  its sender no longer wants it
+due:{point}:{timer}:{partition}:{flow_id}   a timer, in the order in which timers are due
+timers:{flow_id}:{timer}             that the instance has this timer
+records:{flow_id}:{name}             what an instance keeps besides its state, written piece by piece
 dead:{letter}                        a message that was given up
 keeping:{flow_id}                    an instance that its fetch has not kept yet, or whose subflows are to be told
 workflows:{run_id}:{record}          a workflow's run, as the records of its graph
@@ -170,6 +173,36 @@ def parked_key(dispatch_point: str, partition: int | None, flow_id: str, message
 def parked_cancel_key(key: str) -> str:
     """The mark that the sender of the message parked under ``key`` no longer wants it."""
     return f"un{key}"
+
+
+def due_prefix(dispatch_point: str) -> str:
+    """What the timers of a dispatch point begin with."""
+    return f"due:{dispatch_point}:"
+
+
+def due_key(dispatch_point: str, timer: str, partition: int | None, flow_id: str) -> str:
+    """A timer. Its id begins with when it is due, so that scanning gives them in that order."""
+    return f"due:{dispatch_point}:{timer}:{'parallel' if partition is None else partition}:{flow_id}"
+
+
+def timers_prefix(flow_id: str) -> str:
+    """What the timers of an instance begin with."""
+    return f"timers:{flow_id}:"
+
+
+def timer_key(flow_id: str, timer: str) -> str:
+    """That an instance has a timer."""
+    return f"timers:{flow_id}:{timer}"
+
+
+def records_prefix(flow_id: str) -> str:
+    """What the records of an instance begin with."""
+    return f"records:{flow_id}:"
+
+
+def record_key(flow_id: str, name: str) -> str:
+    """One record of an instance."""
+    return f"records:{flow_id}:{name}"
 
 
 def workflow_prefix(run_id: str) -> str:

@@ -88,6 +88,7 @@ class FlowMessage:
     ``data`` is what the author sees; everything else is filled in by the runtime. ``input_message_id`` is the id of
     the message that this one answers. ``sender`` (a user id) is proven by the envelope the message came in and None
     on one that was not received. ``reply_to`` is where a reply to this message goes, None when nobody waits.
+    ``failure`` (see ``Failure``) is set, and ``data`` empty, on one that tells of a failure (``Flow.takes_failures``).
     Not thread-safe; the runtime never changes a message that the author holds.
     """
 
@@ -98,6 +99,7 @@ class FlowMessage:
     sender: str | None = None
     src_flow_id: str | None = None
     reply_to: ReplyAddress | None = None
+    failure: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, dict):

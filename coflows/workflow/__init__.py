@@ -6,6 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coflows.workflow.colonies.colonies import Colonies
+    from coflows.workflow.colonies.executor import Executor
+    from coflows.workflow.colonies.function_spec import FunctionSpec, Workflow, func_spec
+    from coflows.workflow.colonies.process_graph import Process, ProcessGraph
     from coflows.workflow.configuration import Configuration
     from coflows.workflow.decorators import foreach, join, needs, optional, remote, repeat, step
     from coflows.workflow.flow_graph import FlowGraph
@@ -25,11 +29,16 @@ if TYPE_CHECKING:
     from coflows.workflow.runner import Runner
 
 __all__ = [
+    "Colonies",
     "Configuration",
+    "Executor",
     "FlowGraph",
     "FlowNode",
     "FlowSpec",
     "FlowStep",
+    "FunctionSpec",
+    "Process",
+    "ProcessGraph",
     "Progress",
     "Published",
     "Runner",
@@ -39,7 +48,9 @@ __all__ = [
     "STATUS_RUNNING",
     "STATUS_SKIPPED",
     "STATUS_SUCCEEDED",
+    "Workflow",
     "foreach",
+    "func_spec",
     "join",
     "needs",
     "optional",
@@ -51,6 +62,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "colonies.colonies": ("Colonies",),
+    "colonies.executor": ("Executor",),
+    "colonies.function_spec": ("FunctionSpec", "Workflow", "func_spec"),
+    "colonies.process_graph": ("Process", "ProcessGraph"),
     "configuration": ("Configuration",),
     "decorators": ("foreach", "join", "needs", "optional", "remote", "repeat", "step"),
     "flow_graph": ("FlowGraph",),

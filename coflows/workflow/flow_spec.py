@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from coflows.client import Client
+from coflows.workflow.colony_steps import ColonySteps
 from coflows.workflow.configuration import Configuration
 from coflows.workflow.decorators import definition_of
 from coflows.workflow.flow_graph import FlowGraph
@@ -33,13 +34,27 @@ class FlowSpec:
         self.graph = FlowGraph(self)
         self.runner = Runner(self, self.graph, self.config)
 
-    def run(self, *, progress: bool = False, watchers: Sequence[Watcher] = ()) -> None:
+    def run(
+        self,
+        *,
+        progress: bool = False,
+        watchers: Sequence[Watcher] = (),
+        cl: Client | None = None,
+        colonyname: str = "",
+        executortype: str = "",
+        owner: str | None = None,
+    ) -> None:
         """Run to the end, here. ``progress`` shows on the terminal how it goes; ``watchers`` are told too.
+
+        With ``cl`` the steps run on executors of a colony (of ``owner``'s, or this user's own), of the type that
+        ``@step`` says or of ``executortype``; the executors trust this user. Which step is next is decided here all the
+        same: the run ends with this process. A flow is pickled with its steps; what they pass on is what msgpack holds.
 
         Raises WorkflowFailedError (a RuntimeError) that names the step, with what it raised as the cause, when all
         that does not need it has run too; WorkflowCancelledError after ``cancel``.
         """
-        self.runner.run(progress=progress, watchers=watchers)
+        steps = None if cl is None else ColonySteps(cl, colonyname, executortype, owner)
+        self.runner.run(progress=progress, watchers=watchers, elsewhere=steps)
 
     def cancel(self) -> None:
         """Stop a run that goes on in another thread. What runs in a thread is not stopped, but no longer heard."""

@@ -24,6 +24,7 @@ from coflows.workflow.remote_step import RemoteStep
 from coflows.workflow.watchers import Watcher
 
 if TYPE_CHECKING:
+    from coflows.workflow.colony_steps import ColonySteps
     from coflows.workflow.flow_spec import FlowSpec
 
 logger = logging.getLogger(__name__)
@@ -42,13 +43,15 @@ class Runner:
         self._results: LocalRun | None = None
         self._lock = threading.Lock()
 
-    def run(self, *, progress: bool = False, watchers: Sequence[Watcher] = ()) -> None:
-        """Run to the end; see ``FlowSpec.run``."""
+    def run(
+        self, *, progress: bool = False, watchers: Sequence[Watcher] = (), elsewhere: ColonySteps | None = None
+    ) -> None:
+        """Run to the end; see ``FlowSpec.run``. ``elsewhere``: where the steps run that are no served flows."""
         with ExitStack() as exit_stack:
             told = list(watchers)
             if progress:
                 told.append(exit_stack.enter_context(Progress(self.graph)))
-            local = self._prepare(exit_stack, told)
+            local = self._prepare(exit_stack, told, elsewhere)
             try:
                 end = local.run(self.graph.processes(), self.config.max_step_inputs)
             finally:
@@ -72,7 +75,7 @@ class Runner:
             return outputs.get(step.name)
         return None if step.state is ProcessState.SKIPPED else outputs.of_group(self._results.graph, step.name)
 
-    def _prepare(self, exit_stack: ExitStack, watchers: list[Watcher]) -> LocalRun:
+    def _prepare(self, exit_stack: ExitStack, watchers: list[Watcher], elsewhere: ColonySteps | None) -> LocalRun:
         with self._lock:
             if self._local is not None:
                 raise WorkflowError(f"{self.spec!r} is running.", hint="Make another one, or wait for its end.")
@@ -89,7 +92,7 @@ class Runner:
                     return pool[0]
 
             local = self._local = self._results = LocalRun(
-                {step.name: self._body(step, exit_stack) for step in self.graph.steps},
+                {step.name: self._body(step, exit_stack, elsewhere) for step in self.graph.steps},
                 threads=self.config.threads,
                 processes=processes,
                 process_count=self.config.processes,
@@ -108,7 +111,7 @@ class Runner:
                 logger.exception("A watcher of %r failed; it is told no more.", self.spec)
                 watchers.remove(watcher)
 
-    def _body(self, step: FlowStep, exit_stack: ExitStack) -> Body:
+    def _body(self, step: FlowStep, exit_stack: ExitStack, elsewhere: ColonySteps | None) -> Body:
         definition = step.definition
         condition = None if definition.condition is None else lambda: not definition.skip()
         function = self._bound(step)
@@ -118,6 +121,8 @@ class Runner:
             return Body(remote.ask, "async", self._inputs(step), condition)
         place = "async" if definition.is_async else definition.runs_in
         arguments = self._inputs(step) if step.takes_inputs else lambda inputs: []
+        if elsewhere is not None:
+            function, place = elsewhere.body(step.name, function, definition.executortype), "async"
         return Body(function, place, arguments, condition)
 
     def _bound(self, step: FlowStep) -> Callable[..., Any]:

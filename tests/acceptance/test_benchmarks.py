@@ -44,3 +44,10 @@ def test_a_quick_run_of_the_workflows() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert all(text in done.stdout for text in ("fan-out and join", "grid", "local runs of empty steps"))
+
+
+def test_a_quick_run_of_the_colonies() -> None:
+    command = [sys.executable, "-m", "benchmarks.colonies", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert "CoFlows: chain" in done.stdout and "fan-out and join" in done.stdout

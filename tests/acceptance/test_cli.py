@@ -168,3 +168,48 @@ def test_dead_letters(coflows: Run, worker: Callable[..., subprocess.Popen[str]]
         coflows("dlq", "discard", letter["id"])
     assert json.loads(coflows("dlq", "list", "--json").stdout) == []
     assert "no dead letter" in coflows("dlq", "replay", letters[0]["id"], code=7).stderr
+
+
+def test_workflows(
+    coflows: Run, worker: Callable[..., subprocess.Popen[str]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    coflows("user", "create", "alice")
+    assert "coflows colony add" in coflows("workflow", "ps", code=2).stderr
+    coflows("colony", "add", "test")
+    assert coflows("colony", "list").stdout.split() == ["test"]
+    functions = tmp_path / "sums.py"
+    functions.write_text(
+        "def give():\n    return 1, 2\ndef add(a, b):\n    return a + b\ndef bad():\n    raise ValueError('boom')\n"
+    )
+    worker("workers.executor", "--colony", "test", "--type", "sums", "--functions", "sums")
+    spec = tmp_path / "workflow.json"
+    give = {"funcname": "give", "executortype": "sums"}
+    add = {"funcname": "add", "executortype": "sums", "conditions": {"dependencies": ["give"]}}
+    spec.write_text(json.dumps([give, add]))
+    shown = coflows("workflow", "submit", "--spec", str(spec), "--wait")
+    assert "PROCESSGRAPH ID" in shown.stdout and "SUCCESS" in shown.stdout and "2/2" in shown.stderr
+    (listed,) = json.loads(coflows("workflow", "pss", "--json").stdout)
+    graph = listed["processgraphid"]
+    assert listed["state"] == "SUCCESS" and graph in coflows("workflow", "pss").stdout
+    for option in ("--processgraphid", "--workflowid"):
+        found = json.loads(coflows("workflow", "get", option, graph, "--json").stdout)
+        assert [one["state"] for one in found["processes"]] == ["SUCCESS", "SUCCESS"]
+    table = coflows("workflow", "get", "--processgraphid", graph).stdout
+    assert [line for line in table.splitlines() if "\u2502 add " in line and "SUCCESS" in line]
+    assert "flowchart" in coflows("workflow", "graph", "--processgraphid", graph).stdout
+    assert "<svg" in coflows("workflow", "graph", "--workflowid", graph, "--svg").stdout
+    failing = tmp_path / "failing.yaml"
+    failing.write_text("- {funcname: bad, executortype: sums, nodename: never}\n")
+    failed = coflows("workflow", "submit", "--spec", str(failing), "--wait", code=9)
+    assert "Step never failed: ValueError: boom" in failed.stderr
+    waiting = tmp_path / "waiting.yaml"
+    waiting.write_text("- {funcname: f, executortype: nobody}\n")
+    stuck = coflows("workflow", "submit", "--spec", str(waiting)).stdout.strip()
+    assert stuck in coflows("workflow", "psw").stdout and stuck not in coflows("workflow", "ps").stdout
+    assert "Cancel it first" in coflows("workflow", "remove", "--processgraphid", stuck, code=6).stderr
+    told = coflows("workflow", "removeall").stdout
+    assert "Removed 2 workflow(s)." in told and f"Not removed: {stuck}: it is not over." in told
+    coflows("workflow", "cancel", "--processgraphid", stuck)
+    assert json.loads(coflows("workflow", "remove", "--processgraphid", stuck, "--json").stdout)["removed"] is True
+    assert json.loads(coflows("workflow", "psf", "--json").stdout) == []
+    assert "no process graph's id" in coflows("workflow", "get", "--processgraphid", "nonsense", code=2).stderr

@@ -1,0 +1,287 @@
+"""What a user does with colonies: makes them, opens them to others, submits workflows, watches and cancels them."""
+
+from __future__ import annotations
+
+import time
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from coflows.broker.topology import route_to
+from coflows.client import Client
+from coflows.dispatch.worker import DispatchWorker
+from coflows.endpoints import endpoint_names, ensure_point, find_endpoint
+from coflows.errors import (
+    CallTimeoutError,
+    CoflowsError,
+    EndpointNotFoundError,
+    InstanceNotFoundError,
+    RemoteFlowError,
+    WorkflowError,
+)
+from coflows.futures import FlowFuture
+from coflows.model.address import InstanceAddress
+from coflows.model.failure import Failure
+from coflows.model.messages import FlowMessage
+from coflows.model.names import LOCAL, check_user_id
+from coflows.mounting import Mounter
+from coflows.resolution import MountRequest
+from coflows.serving import serve_flow
+from coflows.workflow.colonies.function_spec import FunctionSpec, Workflow
+from coflows.workflow.colonies.places import (
+    PARTITIONS,
+    GraphId,
+    ProcessId,
+    check_colony,
+    colony_address,
+    colony_endpoint,
+    colony_request,
+    run_address,
+    runs_endpoint,
+)
+from coflows.workflow.colonies.process_graph import Process, ProcessGraph
+from coflows.workflow.graph import Graph, step
+from coflows.workflow.graph.events import Submitted
+from coflows.workflow.graph.states import GraphState, ProcessState
+from coflows.workflow.pictures.picture import Picture, PictureEdge, PictureNode
+
+PACKAGE = "coflows.workflow.colonies"
+TIMEOUT = 60.0
+"""Seconds that a colony is waited for."""
+
+
+class Colonies:
+    """Colonies of ``owner`` (this user's own when None), as this user may use them. Thread-safe.
+
+    Whoever asks gets AccessDeniedError for what he has no right to, EndpointNotFoundError or InstanceNotFoundError for
+    what is not there, WorkflowInvalidError for what makes no graph, CallTimeoutError when no worker of the owner's
+    coordinates the colony. A client of the owner coordinates his colonies himself, in threads of this process that end
+    with the client, unless ``coordinate`` is False; other processes may do so too, and go on when this one is gone.
+    """
+
+    def __init__(self, cl: Client, owner: str | None = None, *, coordinate: bool = True) -> None:
+        self.owner = cl.user_id if owner in (None, LOCAL) else check_user_id(owner)
+        self._cl = cl
+        self._coordinates = coordinate and self.owner == cl.user_id
+
+    # -- colonies ----------------------------------------------------------------------------------------------
+
+    def add_colony(self, colonyname: str) -> bool:
+        """Make a colony of this user's; False when it is there."""
+        self._only_owner("makes")
+        endpoint, runs = colony_endpoint(colonyname), runs_endpoint(colonyname)
+        ensure_point(self._cl, endpoint, PARTITIONS)
+        serve_flow(self._cl, f"{PACKAGE}.run_flow.RunFlow", runs, endpoint)
+        new = serve_flow(self._cl, f"{PACKAGE}.colony_flow.ColonyFlow", endpoint, endpoint, singleton=True)
+        request_id = colony_request(self.owner, colonyname)
+        request = MountRequest(endpoint=endpoint, client=LOCAL, request_id=request_id, deadline=time.time() + TIMEOUT)
+        Mounter(self._cl).mount([request])
+        return new
+
+    def allow(self, colonyname: str, user_id: str, submit: bool = False, execute: bool = False) -> None:
+        """Let another user submit workflows, or run their steps; with neither, let him do neither any more."""
+        self._only_owner("opens")
+        data = {"ask": "allow", "user": check_user_id(user_id), "submit": submit, "execute": execute}
+        self._ask_colony(colonyname, data)
+
+    def coordinate(self, colonyname: str) -> None:
+        """Work off what happens to the runs of a colony of this user's, in threads of this process, until the client
+        closes. Nothing happens when this client does so already. Raises EndpointNotFoundError."""
+        endpoint = colony_endpoint(colonyname)
+        if find_endpoint(self._cl.store, endpoint) is None:
+            raise EndpointNotFoundError(
+                f"User {self.owner} has no colony {colonyname!r}.", hint="Make it with add_colony(name)."
+            )
+        self._cl.once(f"coordinator of {endpoint}", lambda: DispatchWorker(self._cl, endpoint).stop)
+
+    # -- workflows ---------------------------------------------------------------------------------------------
+
+    def submit_workflow(self, workflow: Workflow) -> ProcessGraph:
+        """Submit; it runs from now on whatever becomes of this process. Durable when it returns."""
+        data = self._submission(workflow)
+        made = GraphId.parse(self._ask_colony(workflow.colonyname, data)["processgraphid"])
+        return self.get_processgraph(str(made))
+
+    async def run_async(self, workflow: Workflow) -> tuple[ProcessGraph, Process]:
+        """Submit, wait for the end, and remove it, for coroutines: gives the workflow and the last of its processes.
+        When the coroutine is cancelled, so is the workflow; it stays then."""
+        data = self._submission(workflow)
+        made = GraphId.parse((await self._begin(self._colony_at(workflow.colonyname), data))["processgraphid"])
+        there = run_address(self.owner, made.colony, made.flow_id)
+        try:
+            end = ProcessGraph.from_dict(await self._begin(there, {"ask": "wait", "done": None}))
+        except CancelledError:
+            self._cl.send(route_to(there)._replace(ordered=None), FlowMessage({"ask": "cancel", "process": None}))
+            raise
+        last = await self._begin(there, {"ask": "process", "process": end.rows[-1].name})
+        await self._begin(self._colony_at(made.colony), {"ask": "remove", "run": made.flow_id})
+        return end, Process.from_dict(last)
+
+    def get_processgraph(self, processgraphid: str) -> ProcessGraph:
+        """A workflow as it is now: ``state``, ``processids``, ..."""
+        return ProcessGraph.from_dict(self._ask_run(GraphId.parse(processgraphid), {"ask": "get"}))
+
+    def get_picture(self, processgraphid: str) -> Picture:
+        """A workflow as it is now, to be drawn."""
+        found = self._ask_run(GraphId.parse(processgraphid), {"ask": "picture"})
+        nodes = [PictureNode(name, label, ProcessState(state), title) for name, label, state, title in found["nodes"]]
+        return Picture(nodes, [PictureEdge(*edge) for edge in found["edges"]])
+
+    def get_colonies(self) -> list[str]:
+        """The names of this user's own colonies."""
+        names = (name for name in endpoint_names(self._cl.store) if name.startswith("colony."))
+        return [name.removeprefix("colony.") for name in names if not name.endswith(".runs")]
+
+    def get_process(self, processid: str) -> Process:
+        """A process as it is now: ``spec``, ``state``, ``output``, ..."""
+        found = ProcessId.parse(processid)
+        return Process.from_dict(self._ask_run(found.graph, {"ask": "process", "process": found.name}))
+
+    def find_process(self, name: str, processids: Sequence[str]) -> Process:
+        """The first of these processes with this node name or, if none has, this function. Raises WorkflowError."""
+        for processid in processids:
+            if ProcessId.parse(processid).name == name:
+                return self.get_process(processid)
+        for processid in processids:
+            process = self.get_process(processid)
+            if process.spec.funcname == name:
+                return process
+        raise WorkflowError(f"None of these {len(processids)} processes is {name!r}.")
+
+    def get_processgraphs(
+        self, colonyname: str, states: Sequence[GraphState | str] | None = None, limit: int = 100
+    ) -> list[ProcessGraph]:
+        """The workflows of a colony that are in one of these states, the newest first, without their processes."""
+        data = {"ask": "list", "states": None if states is None else [str(one) for one in states], "limit": limit}
+        return [ProcessGraph.from_dict(one) for one in self._ask_colony(colonyname, data)["graphs"]]
+
+    def add_child(
+        self,
+        processgraphid: str,
+        parentid: str,
+        childid: str | None,
+        spec: FunctionSpec,
+        nodename: str | None = None,
+        insert: bool = False,
+    ) -> Process:
+        """Add a process below a parent and above a child (None: above nothing) that has not begun: with ``insert``
+        between the two, whose dependency goes, else beside what is between them. The same again changes nothing."""
+        graph = GraphId.parse(processgraphid)
+        named = spec.model_copy(update={"nodename": nodename or spec.nodename})
+        named = named.signed(self._cl.identity, self.owner, graph.colony)
+        data = {
+            "ask": "add_child",
+            "parent": ProcessId.parse(parentid).name,
+            "child": None if childid is None else ProcessId.parse(childid).name,
+            "spec": named.to_dict(),
+            "insert": insert,
+        }
+        return self.get_process(self._ask_run(graph, data)["processid"])
+
+    def wait(
+        self,
+        graph: ProcessGraph | str,
+        timeout: float | None = None,
+        progress: Callable[[ProcessGraph], None] | None = None,
+    ) -> ProcessGraph:
+        """Wait for the end of a workflow, and give it; ``timeout`` in seconds, None waits for as long as it takes.
+        ``progress`` is called with it whenever processes of it have ended. Raises CallTimeoutError."""
+        graph_id = GraphId.parse(graph if isinstance(graph, str) else graph.processgraphid)
+        until = None if timeout is None else time.monotonic() + timeout
+        seen: int | None = None
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            data = {"ask": "wait", "done": seen if progress is not None else None}
+            if progress is not None and seen is None:
+                data = {"ask": "get"}
+            found = ProcessGraph.from_dict(self._ask_run(graph_id, data, timeout=left))
+            if progress is not None:
+                progress(found)
+                seen = found.done
+            if found.ended:
+                return found
+
+    def cancel(self, id: str) -> None:
+        """Cancel a workflow, or one of its processes; steps that run are stopped."""
+        if str(id).count("/") > 1:
+            found = ProcessId.parse(id)
+            self._ask_run(found.graph, {"ask": "cancel", "process": found.name})
+        else:
+            self._ask_run(GraphId.parse(id), {"ask": "cancel", "process": None})
+
+    def remove(self, processgraphid: str) -> bool:
+        """Delete all that is stored of a workflow; False when it is not there. Raises WorkflowError while it is not
+        over."""
+        graph = GraphId.parse(processgraphid)
+        return bool(self._ask_colony(graph.colony, {"ask": "remove", "run": graph.flow_id})["removed"])
+
+    def removeall(self, colonyname: str) -> tuple[list[str], list[tuple[str, str]]]:
+        """Delete all workflows of a colony that are over. Gives the ids of those that were deleted, and of those that
+        were not, with the reason."""
+        removed: list[str] = []
+        while True:
+            answer = self._ask_colony(colonyname, {"ask": "removeall"})
+            removed += answer["removed"]
+            if not answer["more"]:
+                return removed, [(graph, why) for graph, why in answer["kept"]]
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    def _only_owner(self, does: str) -> None:
+        if self.owner != self._cl.user_id:
+            raise WorkflowError(f"Only its owner {does} a colony.", hint="Leave owner out: Colonies(cl).")
+
+    def _submission(self, workflow: Workflow) -> dict[str, Any]:
+        specs = [spec.signed(self._cl.identity, self.owner, workflow.colonyname) for spec in workflow.functionspecs]
+        step(Graph(), Submitted(tuple(spec.process() for spec in specs)))
+        return {"ask": "submit", "specs": [spec.to_dict() for spec in specs]}
+
+    def _colony_at(self, colonyname: str) -> InstanceAddress:
+        check_colony(colonyname)
+        if self.owner == self._cl.user_id and find_endpoint(self._cl.store, colony_endpoint(colonyname)) is None:
+            raise EndpointNotFoundError(
+                f"User {self.owner} has no colony {colonyname!r}.", hint="Make it with add_colony(name)."
+            )
+        return colony_address(self.owner, colonyname)
+
+    def _ask_colony(self, colonyname: str, data: dict[str, Any]) -> dict[str, Any]:
+        address = self._colony_at(colonyname)
+        try:
+            return self._ask(address, data, TIMEOUT)
+        except InstanceNotFoundError as error:
+            raise EndpointNotFoundError(
+                f"User {self.owner} has no colony {colonyname!r} on this broker.", hint="Ask him for its name."
+            ) from error
+
+    def _ask_run(self, graph: GraphId, data: dict[str, Any], timeout: float | None = TIMEOUT) -> dict[str, Any]:
+        try:
+            return self._ask(run_address(self.owner, graph.colony, graph.flow_id), data, timeout)
+        except InstanceNotFoundError as error:
+            raise InstanceNotFoundError(f"There is no process graph {graph}.", hint="Was it removed?") from error
+
+    def _ask(self, address: InstanceAddress, data: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        future = self._begin(address, data)
+        try:
+            return future.get_data(timeout)
+        except RemoteFlowError as error:
+            if error.remote_code is None:
+                raise
+            raise _as_it_was(error) from error
+        except CallTimeoutError as error:
+            future.cancel()
+            raise CallTimeoutError(
+                f"No answer of {address.dispatch_point} within {timeout:g} s.",
+                hint="Not over yet, or nobody coordinates it: its owner runs `python -m workers.executor`.",
+            ) from error
+
+    def _begin(self, address: InstanceAddress, data: dict[str, Any]) -> FlowFuture:
+        if self._coordinates:
+            self.coordinate(address.dispatch_point.removeprefix("colony."))
+        route = route_to(address)._replace(ordered=None)  # Who asks waits for the answer: there is no order to keep.
+        return self._cl.call(route, FlowMessage(data), confirm=True)
+
+
+def _as_it_was(error: RemoteFlowError) -> CoflowsError:
+    """The runtime's error that a colony raised."""
+    code = error.remote_code or ""
+    return Failure(code, error.error_type, error.error_text, error.hint).to_error("The colony")

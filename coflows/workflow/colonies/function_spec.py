@@ -1,0 +1,162 @@
+"""What is submitted: functions with their arguments, limits and dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coflows.codec import code as code_codec
+from coflows.errors import SerializationError, WorkflowInvalidError
+from coflows.identity.keys import Identity, verify
+from coflows.workflow.colonies.places import check_colony
+from coflows.workflow.graph.process import Need, Policy, ProcessSpec
+
+MAX_PROCESSES = 100_000
+
+
+class Conditions(BaseModel):
+    """When a function may run: after ``dependencies``, names of others of its workflow, whose outputs are its first
+    arguments in this order. Of ``optional`` ones, which come last, it gets None when they fail."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    dependencies: list[str] = Field(default_factory=list)
+    optional: list[str] = Field(default_factory=list)
+
+
+class FunctionSpec(BaseModel):
+    """One function of a workflow; make it with ``func_spec``."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    funcname: str = Field(min_length=1, max_length=200)
+    nodename: str = Field(min_length=1, max_length=200)
+    args: list[Any] = Field(default_factory=list)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    colonyname: str = ""
+    executortype: str = ""
+    maxexectime: float = -1
+    maxwaittime: float = -1
+    maxretries: int = Field(0, ge=0, le=1000)
+    priority: int = 0
+    backoff: float = Field(0, ge=0)
+    code: bytes | str | None = None
+    """The function itself, pickled, or its source; only for executors that trust who signed it."""
+    code_by: str | None = None
+    signature: bytes | None = None
+    conditions: Conditions = Field(default_factory=Conditions)
+
+    def process(self, *, alone: bool = False) -> ProcessSpec:
+        """The process that it is in a graph; ``alone``: what it needs comes of where it is added."""
+        needs = [Need(name) for name in self.conditions.dependencies]
+        needs += [Need(name, required=False) for name in self.conditions.optional]
+        policy = Policy(self.maxretries, self.maxexectime, self.maxwaittime, self.priority, self.backoff)
+        return ProcessSpec(self.nodename, () if alone else tuple(needs), policy, self.executortype)
+
+    def signed(self, identity: Identity, owner: str, colony: str) -> FunctionSpec:
+        """The same for a colony of ``owner``'s, its code signed by the user."""
+        changed: dict[str, Any] = {"colonyname": colony}
+        if self.code is not None:
+            signature = identity.sign(_signed_part(owner, colony, self.funcname, self.code))
+            changed |= {"code_by": identity.user_id, "signature": signature}
+        return self.model_copy(update=changed)
+
+    def is_signed(self, owner: str, colony: str) -> bool:
+        """Whether ``code_by`` has shipped this code to this colony under this name."""
+        if self.code is None or self.code_by is None or self.signature is None:
+            return False
+        return verify(self.code_by, _signed_part(owner, colony, self.funcname, self.code), self.signature)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A msgpack-able dict, without what is as by default; ``read_spec`` reads it back."""
+        return self.model_dump(exclude_defaults=True)
+
+
+def _signed_part(owner: str, colony: str, funcname: str, code: bytes | str) -> bytes:
+    body = code.encode() if isinstance(code, str) else code
+    return b"coflows/code/1\0" + "\0".join((owner, colony, funcname, type(code).__name__)).encode() + b"\0" + body
+
+
+class Workflow:
+    """Functions that are to be submitted together: append to ``functionspecs``."""
+
+    def __init__(self, colonyname: str) -> None:
+        self.colonyname = check_colony(colonyname)
+        self.functionspecs: list[FunctionSpec] = []
+
+    def __repr__(self) -> str:
+        return f"<Workflow of {len(self.functionspecs)} functions in {self.colonyname}>"
+
+
+def func_spec(
+    func: str | Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    colonyname: str = "",
+    executortype: str = "",
+    maxexectime: float = -1,
+    maxwaittime: float = -1,
+    maxretries: int = 0,
+    priority: int = 0,
+    nodename: str | None = None,
+    code: str | None = None,
+    backoff: float = 0,
+) -> FunctionSpec:
+    """A function of a workflow: one that executors of this type have registered under its name, or with ``func`` itself
+    or its source in ``code`` one that travels with the workflow, to executors that trust who submits it.
+
+    ``args`` come after the outputs of what it depends on; what a function returns as a tuple is several arguments.
+    ``maxexectime``: seconds that an attempt may run; ``maxwaittime``: seconds that it may wait for an executor once it
+    is ready; -1 is no limit. ``maxretries``: how often it is tried again, after ``backoff`` seconds that double. Of
+    those that become ready together the one with the highest ``priority`` is given out first. ``nodename`` (the
+    function's name) is what others depend on. Raises WorkflowInvalidError or SerializationError.
+    """
+    shipped: bytes | str | None = code
+    if callable(func):
+        name = str(getattr(func, "__name__", ""))
+        if code is None:
+            try:
+                shipped = code_codec.dumps(func)
+            except Exception as error:  # pickling runs the objects' own code, which may raise anything
+                raise SerializationError(f"Function {name} cannot be sent: {error}.") from error
+    else:
+        name = func
+    fields = {
+        "funcname": name,
+        "nodename": name if nodename is None else nodename,
+        "args": list(args),
+        "kwargs": dict(kwargs or {}),
+        "colonyname": colonyname,
+        "executortype": executortype,
+        "maxexectime": maxexectime,
+        "maxwaittime": maxwaittime,
+        "maxretries": maxretries,
+        "priority": priority,
+        "backoff": backoff,
+        "code": shipped,
+    }
+    return _checked(fields)
+
+
+def read_spec(value: object) -> FunctionSpec:
+    """Check and build; raises WorkflowInvalidError. Safe on data from other users."""
+    return _checked(value)
+
+
+def read_specs(values: object) -> list[FunctionSpec]:
+    """Check and build those of a submission; raises WorkflowInvalidError. Safe on data from other users."""
+    if not isinstance(values, list) or not 0 < len(values) <= MAX_PROCESSES:
+        raise WorkflowInvalidError("The workflow has no functions.", hint="Append func_spec(...) to functionspecs.")
+    return [_checked(value) for value in values]
+
+
+def _checked(value: object) -> FunctionSpec:
+    try:
+        spec = FunctionSpec.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = value.get("nodename") or value.get("funcname") if isinstance(value, Mapping) else None
+        where = ".".join(str(part) for part in first["loc"])
+        raise WorkflowInvalidError(f"Step {str(name or '?')[:100]}: {where}: {first['msg']}.") from error
+    check_colony(spec.executortype, f"Step {spec.nodename}: executor type")
+    return spec

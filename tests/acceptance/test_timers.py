@@ -1,0 +1,137 @@
+"""Timers that a flow sets: worked off once, taken back, kept over restarts, gone with the instance."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coflows import Client, connect
+from coflows.errors import RemoteFlowError
+from coflows.identity.home import Home
+from coflows.proxy import FlowProxy
+from coflows.serving import delete_flow_instance, get_flow_instance, serve_flow
+from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
+
+TIMEOUT = 30
+Users = Callable[..., list[Client]]
+
+
+def alarm(owner: Client, caller: Client) -> FlowProxy:
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "tests.flow_classes.Alarm", "alarm")
+    return get_flow_instance(caller, "alarm", owner.user_id)
+
+
+def waits(flow: FlowProxy) -> Callable[[], list[str]]:
+    future = flow.get_reply_future(flow.package_input_message({"wait": True}))
+    return lambda: list(future.get_data(TIMEOUT)["rung"])
+
+
+def test_a_timer_rings_once_and_may_set_another(users: Users, broker_url: str) -> None:
+    owner, caller = users(2, broker_url)
+    workers = [run_dispatch_worker_thread(owner) for _ in range(2)]
+    flow = alarm(owner, caller)
+    heard = waits(flow)
+    flow.ask({"ring": "first", "seconds": 0.1, "again": "second"}, TIMEOUT)
+    assert heard() == ["first"]
+    heard = waits(flow)
+    flow.ask({"ring": "third", "seconds": 0.3}, TIMEOUT)
+    assert heard()[:2] == ["first", "second"]
+    assert flow.ask({"ring": "never", "seconds": 3600}, TIMEOUT)["rung"][:2] == ["first", "second"]
+    for worker in workers:
+        worker.stop()
+    assert len(owner.read_keys("due:")) == len(owner.read_keys("timers:")) <= 2
+
+
+def test_a_timer_is_taken_back_and_one_of_a_turn_that_raises_was_never_set(users: Users) -> None:
+    owner, caller = users(2)
+    flow = alarm(owner, caller)
+    flow.send_message(flow.package_input_message({"ring": "gone", "seconds": 0}))
+    flow.send_message(flow.package_input_message({"cancel": "gone"}))  # Both turns may share one commit.
+    failing = flow.get_reply_future(flow.package_input_message({"ring": "failed", "seconds": 0, "raise": True}))
+    flow.send_message(flow.package_input_message({"ring": "late", "seconds": 0.2}))
+    heard = waits(flow)
+    run_dispatch_worker_thread(owner)
+    assert heard() == ["late"]
+    with pytest.raises(RemoteFlowError, match="sets no timer"):
+        failing.get_data(TIMEOUT)
+    assert owner.read_keys("due:") == owner.read_keys("timers:") == []
+
+
+def test_nobody_else_can_ring(users: Users) -> None:
+    owner, caller = users(2)
+    run_dispatch_worker_thread(owner)
+    flow = alarm(owner, caller)
+    message = flow.package_input_message({"ring": "forged", "seconds": 3600})
+    message.src_flow_id = flow.get_instance_id()
+    assert flow.get_reply_future(message).get_data(TIMEOUT) == {"rung": []}, "it is a message like any other"
+
+
+def test_timers_and_records_go_with_their_instance(users: Users) -> None:
+    owner, caller = users(2)
+    run_dispatch_worker_thread(owner)
+    flow = alarm(owner, caller)
+    heard = waits(flow)
+    flow.ask({"ring": "soon", "seconds": 0}, TIMEOUT)
+    heard()
+    flow.ask({"ring": "late", "seconds": 3600}, TIMEOUT)
+    assert owner.read_keys("due:") and owner.read_keys("timers:") and owner.read_keys("records:")
+    delete_flow_instance(owner, flow.get_instance_id())
+    assert owner.read_keys("due:") == owner.read_keys("timers:") == owner.read_keys("records:") == []
+
+
+@pytest.fixture
+def worker(home: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.Popen]]:
+    monkeypatch.setenv("COFLOWS_BROKER_URL", broker_url)
+    for name in ("owner", "caller"):
+        Home(home).create_user(name)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(failpoint: str = "") -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "COFLOWS_FAILPOINTS": failpoint}
+        command = [sys.executable, "-m", "coflows.cli", "--as", "owner", "worker", "all"]
+        root = Path(__file__).parents[2]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=root)
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline().startswith(b"Ready")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_a_timer_survives_all_its_processes(worker: Callable[..., subprocess.Popen[bytes]]) -> None:
+    first = worker()
+    with connect("owner") as owner, connect("caller") as caller:
+        serve_flow(owner, "tests.flow_classes.Alarm", "alarm")
+        flow = get_flow_instance(caller, "alarm", owner.user_id)
+        flow.ask({"ring": "after all", "seconds": 0.5}, TIMEOUT)
+        heard = waits(flow)
+        first.kill()
+        first.wait()
+        worker()
+        assert heard() == ["after all"]
+
+
+@pytest.mark.parametrize("point", ["before_commit", "mid_turn", "after_commit"])
+def test_a_worker_dies_over_a_timer(worker: Callable[..., subprocess.Popen[bytes]], point: str) -> None:
+    doomed = worker(f"{point}:3")
+    with connect("owner") as owner, connect("caller") as caller:
+        serve_flow(owner, "tests.flow_classes.Alarm", "alarm")
+        flow = get_flow_instance(caller, "alarm", owner.user_id)
+        heard = waits(flow)
+        flow.ask({"ring": "once", "seconds": 0.5}, TIMEOUT)
+        doomed.wait(TIMEOUT)
+        worker()
+        assert heard() == ["once"]
+        assert flow.ask({}, TIMEOUT) == {"rung": ["once"]}
+        assert owner.read_keys("due:") == []
