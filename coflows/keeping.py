@@ -32,9 +32,8 @@ logger = logging.getLogger(__name__)
 
 LIFETIMES = 2.0
 """What a fetch mounts is kept, or released, within this many times its timeout."""
-PATIENCE = 5.0
-"""Seconds after which somebody else tells the owners of subflows what its process seems not to have told: well before
-they give up waiting for it."""
+PATIENCE = 30.0
+"""Seconds after which somebody else tells the owners of subflows what its process seems not to have told."""
 OWN_QUEUE = 30.0
 """Seconds in which the worker's own queue is to be worked off."""
 PAGE = 500
