@@ -20,7 +20,7 @@ from coflows.workflow.graph.stepping import step
 from coflows.workflow.graph.value import Graph
 from coflows.workflow.local.announced import announced
 from coflows.workflow.local.body import Body, Place
-from coflows.workflow.local.loop_thread import LoopThread
+from coflows.workflow.local.loop_thread import LeftError, LoopThread
 from coflows.workflow.local.outputs import Outputs
 from coflows.workflow.local.ready import Job, ReadyQueue
 from coflows.workflow.local.timers import Timers
@@ -323,6 +323,8 @@ class LocalRun:
             self._end(job, None, CancelledError())
             return
         error = future.exception()
+        if isinstance(error, LeftError):
+            error = error.error
         self._end(job, None if error else future.result(), error)
 
 
