@@ -10,7 +10,7 @@ from typing import Any
 
 from coflows.client import Client
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
-from coflows.errors import ConflictError, FlowConfigError
+from coflows.errors import ConflictError, EndpointTakenError, FlowConfigError
 from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import find_instance, instance_keys, mounted_ids
@@ -51,32 +51,54 @@ def serve_flow(
     parallel_dispatch: bool = False,
     singleton: bool = False,
 ) -> bool:
-    """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was.
+    """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was, with
+    the same class and with what is asked for here beyond the defaults.
 
     Its messages are worked off by dispatch workers of ``dispatch_point``: in order and one at a time for each
     instance, or with ``parallel_dispatch`` all at once and without state. A ``singleton`` has one instance for all.
-    Raises NameInvalidError, FlowClassError or FlowConfigError, and then serves nothing.
+    Raises NameInvalidError, FlowClassError, FlowConfigError, or EndpointTakenError when something else is served there,
+    and then serves nothing.
     """
     check_endpoint(flow_endpoint)
     check_dispatch_point(dispatch_point)
-    known = find_endpoint(cl.store, flow_endpoint)
-    if known is not None and known.served:
+    endpoint = Endpoint(flow_endpoint, flow_class_name, dispatch_point, singleton, parallel_dispatch, True, {})
+    if _is_served_so(cl, endpoint):
         logger.info("%s is served already.", flow_endpoint)
         return False
     flow_class = resolve_flow_class(flow_class_name, cl.settings.flow_modules)
     subflow_specs(flow_class.get_config())
     ensure_point(cl, dispatch_point)
-    endpoint = Endpoint(flow_endpoint, flow_class_name, dispatch_point, singleton, parallel_dispatch, True, {})
     init = serve_key(flow_endpoint, "init")
     try:
         cl.store.commit(endpoint.writes(), conditions={init: ABSENT})
     except ConflictError:
+        _is_served_so(cl, endpoint)
         return False
     logger.info("Started serving %s at flows:%s.", flow_class_name, flow_endpoint)
     logger.info("dispatch_point: %s", dispatch_point)
     logger.info("parallel_dispatch: %s", parallel_dispatch)
     logger.info("singleton: %s", singleton)
     return True
+
+
+def _is_served_so(cl: Client, wanted: Endpoint) -> bool:
+    """Whether it is served as wanted; False when nothing is served there. Raises EndpointTakenError."""
+    known = find_endpoint(cl.store, wanted.name)
+    if known is None or not known.served:
+        return False
+    if (
+        known.flow_class_name == wanted.flow_class_name
+        and wanted.dispatch_point in (DISPATCH_POINT, known.dispatch_point)
+        and wanted.singleton <= known.singleton
+        and wanted.parallel <= known.parallel
+    ):
+        return True
+    flags = [f", {name}" for name in ("singleton", "parallel") if getattr(known, name)]
+    raise EndpointTakenError(
+        f"{wanted.name} already serves {known.flow_class_name} at {known.dispatch_point}{''.join(flags)}.",
+        hint=f"Run: coflows unserve {wanted.name} (its instances go on; coflows delete {wanted.name} ends them too), "
+        f"or choose another name.",
+    )
 
 
 def recursive_serve_flow(

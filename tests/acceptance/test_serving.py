@@ -14,6 +14,7 @@ from coflows import Client
 from coflows.errors import (
     CallTimeoutError,
     EndpointNotFoundError,
+    EndpointTakenError,
     FlowConfigError,
     FlowCycleError,
     FlowInstanceError,
@@ -82,6 +83,22 @@ def test_serve_unserve_and_delete(users: Users, broker_url: str) -> None:
     assert cl.read_keys("flows:") == [] and instances(cl) == [] and cl.read_keys("done:") == []
     with pytest.raises(InstanceNotFoundError):
         other.ask({}, TIMEOUT)
+
+
+def test_an_endpoint_that_serves_something_else_is_taken(users: Users) -> None:
+    (cl,) = users(1)
+    assert serve_flow(cl, "EchoFlowModule.EchoFlow", "echo", "fast", singleton=True)
+    for again in ({}, {"singleton": True}, {"dispatch_point": "fast"}):
+        assert not serve_flow(cl, "EchoFlowModule.EchoFlow", "echo", **again)
+    for act in (serve_flow, recursive_serve_flow):
+        with pytest.raises(EndpointTakenError, match="EchoFlowModule.EchoFlow at fast, singleton.*coflows unserve echo"):
+            act(cl, "CounterFlowModule.CounterFlow", "echo")
+    for other in ({"parallel_dispatch": True}, {"dispatch_point": "slow"}):
+        with pytest.raises(EndpointTakenError):
+            serve_flow(cl, "EchoFlowModule.EchoFlow", "echo", **other)
+    assert unserve_flow(cl, "echo") and serve_flow(cl, "CounterFlowModule.CounterFlow", "echo")
+    with pytest.raises(EndpointTakenError):
+        serve_flow(cl, "CounterFlowModule.CounterFlow", "echo", singleton=True)
 
 
 def test_delete_all(users: Users) -> None:
