@@ -142,12 +142,14 @@ def call(
     data: str = typer.Option("{}", help="The message's data: a JSON object, or @FILE, or - for standard input."),
     timeout: float = typer.Option(60.0, help="Seconds to wait, for the instance and for the reply."),
     keep: bool = typer.Option(False, help="Keep the instance, and print its id on standard error."),
+    flow_modules: Path = HERE,
 ) -> None:
     """Fetch an instance, send it one message, print the reply's data."""
     from coflows.serving import get_flow_instance, release_flow_instance
 
     options: Options = ctx.obj
     message = _data(data)
+    add_module_path(flow_modules)
     with options.client() as cl:
         flow = get_flow_instance(cl, endpoint, user, timeout=timeout)
         try:

@@ -73,6 +73,28 @@ def test_two_terminals(coflows: Run, worker: Callable[..., subprocess.Popen[str]
     assert terminal.wait(60) == 0
 
 
+def test_flow_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """`call` finds what `serve` found: in the folder it is run in, or the one it is given."""
+    coflows("user", "create", "alice")
+    for folder in ("mine", "elsewhere/theirs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "tally.py").write_text(
+            "from coflows import AtomicFlow\n"
+            "class Tally(AtomicFlow):\n"
+            "    default_config = {'name': 'Tally', 'description': 'Tells where it is.'}\n"
+            "    def run(self, input_message):\n"
+            "        return {'at': __name__}\n"
+        )
+    there = ("--flow-modules", str(tmp_path / "elsewhere"))
+    refused = coflows("serve", "theirs.tally.Tally", "theirs", code=6).stderr
+    assert "--flow-modules" in refused and "COFLOWS_FLOW_MODULES" in refused
+    coflows("serve", "mine.tally.Tally", "mine")
+    coflows("serve", "theirs.tally.Tally", "theirs", *there)
+    worker("coflows.cli", "worker", "all", *there)
+    assert json.loads(coflows("call", "mine").stdout) == {"at": "mine.tally"}
+    assert json.loads(coflows("call", "theirs", *there).stdout) == {"at": "theirs.tally"}
+
+
 def test_worker_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     user_id = coflows("user", "create", "alice").stdout.strip()
     coflows("user", "create", "bob")
