@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coflows.errors import CoflowsError
+from coflows.errors import CoflowsError, RemoteFlowError
 
 if TYPE_CHECKING:
     from coflows.client import Client
@@ -58,11 +58,16 @@ class Options:
             print(value if isinstance(value, str) else json.dumps(value, indent=2, default=str))
 
     def fail(self, error: CoflowsError) -> int:
-        """Print an error for a person, or as JSON; gives the exit code."""
+        """Print an error for a person, or as JSON; with the traceback of a flow of his own. Gives the exit code."""
+        trace = error.remote_traceback if isinstance(error, RemoteFlowError) else None
         if self.json:
             fields = {"code": error.code, "message": error.message, "hint": error.hint}
+            if trace is not None:
+                fields["remote_traceback"] = trace
             print(json.dumps({"error": fields}), file=sys.stderr)
         else:
+            if self.verbose and trace is not None:
+                print(trace.rstrip(), file=sys.stderr)
             print(f"coflows: {error.message}", file=sys.stderr)
             if error.hint:
                 print(f"         {error.hint}", file=sys.stderr)

@@ -66,6 +66,11 @@ def test_two_terminals(coflows: Run, worker: Callable[..., subprocess.Popen[str]
     assert json.loads(called.stdout) == {"count": 2}
     failed = coflows("--as", "bob", "call", "counter", "--user", user_id, "--data", '{"fail": true}', code=9)
     assert "asked to fail" in failed.stderr
+    assert "Traceback" not in failed.stderr, "nobody else sees the code"
+    own = ("call", "counter", "--as", "alice", "--data", '{"fail": true}')
+    assert "Traceback" not in coflows(*own, code=9).stderr
+    assert "in run\n" in coflows(*own, "-v", code=9).stderr
+    assert "in run\n" in json.loads(coflows(*own, "--json", code=9).stderr)["error"]["remote_traceback"]
     instances = json.loads(coflows("instances", "--as", "alice", "--json").stdout)
     assert [one["endpoint"] for one in instances] == ["counter"]
     assert "counter/" in coflows("tree", "--as", "alice").stdout
