@@ -10,7 +10,7 @@ from typing import Any
 
 from coflows.client import Client
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
-from coflows.errors import ConflictError, EndpointTakenError, FlowConfigError
+from coflows.errors import ConflictError, EndpointTakenError, FlowConfigError, InstanceNotFoundError
 from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import find_instance, instance_keys, mounted_ids
@@ -234,6 +234,17 @@ def get_flow_instance(
         mounted = mounter.fetch(check_user_id(user_id), request_id, item, deadline, keep_by)
     _tell(mounted)
     return cl.proxy(mounted.address)
+
+
+def reopen_flow_instance(cl: Client, flow_id: str) -> FlowProxy:
+    """An instance by its id: one of this user's, or one that he fetched from another. Raises InstanceNotFoundError."""
+    fetched = cl.store.get(fetched_key(check_flow_id(flow_id)))
+    if fetched is not None:
+        return cl.proxy(InstanceAddress.from_dict(read(fetched.value)))
+    instance = find_instance(cl.store, flow_id)
+    if instance is None:
+        raise InstanceNotFoundError(f"There is no instance {flow_id}.", hint="Fetch one with get_flow_instance.")
+    return cl.proxy(instance.address)
 
 
 def _tell(mounted: Mounted) -> None:

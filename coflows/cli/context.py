@@ -34,10 +34,16 @@ class Options:
         return load_settings()
 
     def user_name(self) -> str:
-        """Who the command is run as: --user, COFLOWS_USER, or the only user there is."""
+        """Who the command is run as: --as, COFLOWS_USER, or the only user there is."""
         from coflows.connecting import which_user
 
         return which_user(self.user)
+
+    def user_id(self, name_or_id: str) -> str:
+        """A user's id; he may be named by his name when his keys are in this home."""
+        from coflows.identity.home import Home
+
+        return dict(Home(self.settings.home).list_users()).get(name_or_id, name_or_id)
 
     @contextmanager
     def client(self) -> Iterator[Client]:

@@ -100,6 +100,23 @@ def test_flow_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str]]
     assert json.loads(coflows("call", "theirs", *there).stdout) == {"at": "theirs.tally"}
 
 
+def test_who_is_called(coflows: Run, worker: Callable[..., subprocess.Popen[str]]) -> None:
+    for name in ("alice", "bob"):
+        coflows("user", "create", name)
+    assert "--as NAME" in coflows("flows", code=2).stderr
+    coflows("serve", "CounterFlowModule.CounterFlow", "counter", "--as", "alice")
+    refused = coflows("call", "counter", "--as", "alice", "--timeout", "0.3", code=10).stderr
+    assert "coflows worker all" in refused and "future.key" not in refused
+    worker("coflows.cli", "worker", "all", "--as", "alice")
+    ask = ("--as", "bob", "call", "counter", "--user", "alice")
+    kept = coflows(*ask, "--keep").stderr.strip()
+    assert json.loads(coflows("--as", "bob", "call", kept).stdout) == {"count": 2}
+    assert json.loads(coflows("--as", "alice", "call", kept).stdout) == {"count": 3}
+    assert json.loads(coflows(*ask).stdout) == {"count": 1}
+    coflows("--as", "bob", "delete", kept)
+    coflows("--as", "bob", "call", kept, code=7)
+
+
 def test_worker_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     user_id = coflows("user", "create", "alice").stdout.strip()
     coflows("user", "create", "bob")

@@ -91,7 +91,7 @@ def test_an_endpoint_that_serves_something_else_is_taken(users: Users) -> None:
     for again in ({}, {"singleton": True}, {"dispatch_point": "fast"}):
         assert not serve_flow(cl, "EchoFlowModule.EchoFlow", "echo", **again)
     for act in (serve_flow, recursive_serve_flow):
-        with pytest.raises(EndpointTakenError, match="EchoFlowModule.EchoFlow at fast, singleton.*coflows unserve echo"):
+        with pytest.raises(EndpointTakenError, match=r"EchoFlow at fast, singleton.*coflows unserve echo"):
             act(cl, "CounterFlowModule.CounterFlow", "echo")
     for other in ({"parallel_dispatch": True}, {"dispatch_point": "slow"}):
         with pytest.raises(EndpointTakenError):
