@@ -10,8 +10,9 @@ from typing import Any
 
 from coflows.client import Client
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
-from coflows.errors import ConflictError, EndpointTakenError, FlowConfigError, InstanceNotFoundError
+from coflows.errors import ConflictError, EndpointTakenError, FlowClassError, FlowConfigError, InstanceNotFoundError
 from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
+from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
@@ -45,20 +46,22 @@ class IgnoredConfigWarning(UserWarning):
 
 def serve_flow(
     cl: Client,
-    flow_class_name: str,
+    flow_class_name: str | type[Flow],
     flow_endpoint: str,
     dispatch_point: str = DISPATCH_POINT,
     parallel_dispatch: bool = False,
     singleton: bool = False,
 ) -> bool:
     """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was, with
-    the same class and with what is asked for here beyond the defaults.
+    the same class and with what is asked for here beyond the defaults. The class may be given itself, where workers
+    find it by its name.
 
     Its messages are worked off by dispatch workers of ``dispatch_point``: in order and one at a time for each
     instance, or with ``parallel_dispatch`` all at once and without state. A ``singleton`` has one instance for all.
     Raises NameInvalidError, FlowClassError, FlowConfigError, or EndpointTakenError when something else is served there,
     and then serves nothing.
     """
+    flow_class_name = _class_name(flow_class_name)
     check_endpoint(flow_endpoint)
     check_dispatch_point(dispatch_point)
     endpoint = Endpoint(flow_endpoint, flow_class_name, dispatch_point, singleton, parallel_dispatch, True, {})
@@ -79,6 +82,17 @@ def serve_flow(
     logger.info("parallel_dispatch: %s", parallel_dispatch)
     logger.info("singleton: %s", singleton)
     return True
+
+
+def _class_name(flow_class: str | type[Flow]) -> str:
+    if not isinstance(flow_class, type):
+        return flow_class
+    if flow_class.__qualname__ != flow_class.__name__:
+        raise FlowClassError(
+            f"{flow_class.__module__}.{flow_class.__qualname__} cannot be found by its name.",
+            hint="Define the class at the top level of its module.",
+        )
+    return f"{flow_class.__module__}.{flow_class.__name__}"
 
 
 def _is_served_so(cl: Client, wanted: Endpoint) -> bool:
@@ -103,7 +117,7 @@ def _is_served_so(cl: Client, wanted: Endpoint) -> bool:
 
 def recursive_serve_flow(
     cl: Client,
-    flow_class_name: str,
+    flow_class_name: str | type[Flow],
     flow_endpoint: str,
     dispatch_point: str = DISPATCH_POINT,
     parallel_dispatch: bool = False,
@@ -115,7 +129,7 @@ def recursive_serve_flow(
     served. True when the flow itself was not served yet.
     """
     todo: dict[str, str] = {}
-    _collect(cl, flow_class_name, flow_endpoint, todo)
+    _collect(cl, _class_name(flow_class_name), flow_endpoint, todo)
     outcome = False
     for endpoint, class_name in reversed(todo.items()):
         outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton)
