@@ -446,7 +446,9 @@ def test_a_failure_of_one_of_many_nodes() -> None:
             raise AssertionError
 
     flow = Many("m")
-    with pytest.raises(RuntimeError, match=r"^Flow failed: Step inverse failed: division by zero \(node inverse_1\)$") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"^Flow failed: Step inverse failed: division by zero \(node inverse_1\)$"
+    ) as caught:
         flow.run()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert flow.get_result(flow.inverse) == [1.0, None, 0.5]
@@ -547,7 +549,7 @@ def test_a_condition_that_fails_and_an_error_that_cannot_say_what_it_is() -> Non
         def mute():
             raise Mute
 
-    with pytest.raises(RuntimeError, match=r"^Flow failed: Step asked failed: division by zero \(node inverse_1\)$") as caught:
+    with pytest.raises(RuntimeError, match=r"^Flow failed: Step asked failed: division by zero$") as caught:
         Failing("f").run()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     with pytest.raises(RuntimeError, match=r"^Flow failed: Step mute failed: Mute$"):
