@@ -58,8 +58,8 @@ class FlowProxy:
         return FlowMessage(data=data, message_id=self._port.new_message_id(data))
 
     def send_message(self, message: FlowMessage | dict[str, Any]) -> None:
-        """Send a message, or a dict as one, and wait for no reply. Durable when it returns (inside a turn: when the turn
-        is committed).
+        """Send a message (or a dict as one), and wait for no reply. Durable when it returns (inside a turn: when the
+        turn is committed).
 
         Raises InstanceNotFoundError, SerializationError, MessageTooLargeError or BrokerUnavailableError; so do the
         methods below.

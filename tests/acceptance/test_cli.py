@@ -148,6 +148,24 @@ def test_doctor(coflows: Run) -> None:
     assert "Nothing answers" in broken.stdout and "geheim" not in broken.stdout + broken.stderr
 
 
+def test_doctor_looks_for_workers(coflows: Run, worker: Callable[..., subprocess.Popen[str]]) -> None:
+    coflows("user", "create", "alice")
+    coflows("serve", "EchoFlowModule.EchoFlow", "echo")
+
+    def text(code: int) -> str:
+        checks = json.loads(coflows("doctor", "--json", code=code).stdout)
+        return next(str(check["text"]) for check in checks if check["check"] == "workers")
+
+    told = text(1)
+    assert "no dispatch worker for 'coflows_dispatch' (nobody answers at echo)" in told
+    assert "no get_instance worker" in told and "coflows worker all" in told
+    worker("workers.dispatch_worker", "--user", "alice")
+    told = text(1)
+    assert "no dispatch worker" not in told and "no get_instance worker" in told
+    worker("workers.get_instance_worker", "--user", "alice")
+    assert "workers are there" in text(0)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
