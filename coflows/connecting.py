@@ -43,7 +43,7 @@ def which_user(name: str | None = None) -> str:
         return known[0]
     raise ConfigurationError(
         f"Which user? There {'are ' + ', '.join(known) if known else 'is none'} in {settings.home}.",
-        hint="Give --user NAME or set COFLOWS_USER." if known else "Run: coflows user create NAME",
+        hint="Give --as NAME or set COFLOWS_USER." if known else "Run: coflows user create NAME",
     )
 
 

@@ -110,9 +110,21 @@ def _short(folder: Path) -> Path:
     if len(os.fsencode(folder)) <= _MAX_SOCKET_PATH - 17:
         return folder
     digest = hashlib.blake2b(os.fsencode(folder), digest_size=8).hexdigest()
-    link = Path(tempfile.gettempdir()) / f"coflows-{os.getuid()}-{digest}"
+    names = f"coflows-{os.getuid()}-"
+    link = Path(tempfile.gettempdir()) / f"{names}{digest}"
+    if not link.is_symlink():
+        _sweep(link.parent, names)
     with contextlib.suppress(FileExistsError):
         link.symlink_to(folder)
     if not link.is_symlink() or link.readlink() != folder:
         raise OSError(errno.EEXIST, f"{link} is not the link to {folder} that it should be", str(link))
     return link
+
+
+def _sweep(folder: Path, names: str) -> None:
+    """Remove this user's links to folders that are gone; a process may be making its folder just now, and makes the
+    link after it."""
+    with contextlib.suppress(OSError):
+        for link in folder.glob(f"{names}*"):
+            if link.is_symlink() and not link.exists():
+                link.unlink(missing_ok=True)

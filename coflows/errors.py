@@ -22,6 +22,7 @@ CoflowsError
 |-- FlowError
 |   |-- FlowClassError            a class that does not import, or is no Flow
 |   |-- FlowConfigError           a config that does not parse or validate
+|   |-- EndpointTakenError        the endpoint serves another class, or the same one otherwise
 |   `-- FlowTimeoutError          a flow or task did not end in time (also a TimeoutError)
 |-- ExecutionError                a task in a pool
 |   |-- PoolClosedError
@@ -218,6 +219,12 @@ class FlowConfigError(FlowError):
     """A flow's config does not parse or validate."""
 
     code = "flow_config"
+
+
+class EndpointTakenError(FlowError):
+    """The endpoint serves another class, or the same one otherwise; nothing was changed."""
+
+    code = "endpoint_taken"
 
 
 class FlowTimeoutError(FlowError, TimeoutError):

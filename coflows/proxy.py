@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from coflows.broker.topology import Route, route_to
-from coflows.errors import CoflowsError
+from coflows.errors import CoflowsError, SerializationError
 from coflows.futures import FlowFuture
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import FlowMessage
@@ -57,20 +57,21 @@ class FlowProxy:
         """A new message with ``data``. Sending it twice is sending it once: its id says that it is the same."""
         return FlowMessage(data=data, message_id=self._port.new_message_id(data))
 
-    def send_message(self, message: FlowMessage) -> None:
-        """Send, and wait for no reply. Durable when it returns (inside a turn: when the turn is committed).
+    def send_message(self, message: FlowMessage | dict[str, Any]) -> None:
+        """Send a message (or a dict as one), and wait for no reply. Durable when it returns (inside a turn: when the
+        turn is committed).
 
         Raises InstanceNotFoundError, SerializationError, MessageTooLargeError or BrokerUnavailableError; so do the
         methods below.
         """
         self._port.send(self._route, self._own(message))
 
-    def get_reply(self, message: FlowMessage) -> None:
+    def get_reply(self, message: FlowMessage | dict[str, Any]) -> None:
         """Send; the reply comes as a new message to the flow that calls this, with ``input_message_id`` equal to
         ``message.message_id``. Only inside a flow's ``run``."""
         self._port.push(self._route, self._own(message))
 
-    def get_reply_future(self, message: FlowMessage) -> FlowFuture:
+    def get_reply_future(self, message: FlowMessage | dict[str, Any]) -> FlowFuture:
         """Send, and give a future of the reply. The message is durable when this returns."""
         return self._port.call(self._route, self._own(message), confirm=True)
 
@@ -96,8 +97,15 @@ class FlowProxy:
         not be made durable. For many calls at once; ``get_reply_future`` returns once the message is durable."""
         return self._port.call(self._route, self.package_input_message(data), confirm=False)
 
-    def _own(self, message: FlowMessage) -> FlowMessage:
-        """A received message that is sent on is a new message with the same data."""
+    def _own(self, message: FlowMessage | dict[str, Any]) -> FlowMessage:
+        """A dict is packaged; a received message that is sent on is a new message with the same data."""
+        if isinstance(message, dict):
+            return self.package_input_message(message)
+        if not isinstance(message, FlowMessage):
+            raise SerializationError(
+                f"A message is a dict or what package_input_message gave, not a {type(message).__name__}.",
+                hint='Pass for instance {"number": 1}.',
+            )
         if message.is_new:
             return message
         return self.package_input_message(message.data)

@@ -10,8 +10,9 @@ from typing import Any
 
 from coflows.client import Client
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
-from coflows.errors import ConflictError, FlowConfigError
+from coflows.errors import ConflictError, EndpointTakenError, FlowClassError, FlowConfigError, InstanceNotFoundError
 from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
+from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
@@ -45,32 +46,36 @@ class IgnoredConfigWarning(UserWarning):
 
 def serve_flow(
     cl: Client,
-    flow_class_name: str,
+    flow_class_name: str | type[Flow],
     flow_endpoint: str,
     dispatch_point: str = DISPATCH_POINT,
     parallel_dispatch: bool = False,
     singleton: bool = False,
 ) -> bool:
-    """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was.
+    """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was, with
+    the same class and with what is asked for here beyond the defaults. The class may be given itself, where workers
+    find it by its name.
 
     Its messages are worked off by dispatch workers of ``dispatch_point``: in order and one at a time for each
     instance, or with ``parallel_dispatch`` all at once and without state. A ``singleton`` has one instance for all.
-    Raises NameInvalidError, FlowClassError or FlowConfigError, and then serves nothing.
+    Raises NameInvalidError, FlowClassError, FlowConfigError, or EndpointTakenError when something else is served there,
+    and then serves nothing.
     """
+    flow_class_name = _class_name(flow_class_name)
     check_endpoint(flow_endpoint)
     check_dispatch_point(dispatch_point)
-    known = find_endpoint(cl.store, flow_endpoint)
-    if known is not None and known.served:
+    endpoint = Endpoint(flow_endpoint, flow_class_name, dispatch_point, singleton, parallel_dispatch, True, {})
+    if _is_served_so(cl, endpoint):
         logger.info("%s is served already.", flow_endpoint)
         return False
     flow_class = resolve_flow_class(flow_class_name, cl.settings.flow_modules)
     subflow_specs(flow_class.get_config())
     ensure_point(cl, dispatch_point)
-    endpoint = Endpoint(flow_endpoint, flow_class_name, dispatch_point, singleton, parallel_dispatch, True, {})
     init = serve_key(flow_endpoint, "init")
     try:
         cl.store.commit(endpoint.writes(), conditions={init: ABSENT})
     except ConflictError:
+        _is_served_so(cl, endpoint)
         return False
     logger.info("Started serving %s at flows:%s.", flow_class_name, flow_endpoint)
     logger.info("dispatch_point: %s", dispatch_point)
@@ -79,9 +84,40 @@ def serve_flow(
     return True
 
 
+def _class_name(flow_class: str | type[Flow]) -> str:
+    if not isinstance(flow_class, type):
+        return flow_class
+    if flow_class.__qualname__ != flow_class.__name__:
+        raise FlowClassError(
+            f"{flow_class.__module__}.{flow_class.__qualname__} cannot be found by its name.",
+            hint="Define the class at the top level of its module.",
+        )
+    return f"{flow_class.__module__}.{flow_class.__name__}"
+
+
+def _is_served_so(cl: Client, wanted: Endpoint) -> bool:
+    """Whether it is served as wanted; False when nothing is served there. Raises EndpointTakenError."""
+    known = find_endpoint(cl.store, wanted.name)
+    if known is None or not known.served:
+        return False
+    if (
+        known.flow_class_name == wanted.flow_class_name
+        and wanted.dispatch_point in (DISPATCH_POINT, known.dispatch_point)
+        and wanted.singleton <= known.singleton
+        and wanted.parallel <= known.parallel
+    ):
+        return True
+    flags = [f", {name}" for name in ("singleton", "parallel") if getattr(known, name)]
+    raise EndpointTakenError(
+        f"{wanted.name} already serves {known.flow_class_name} at {known.dispatch_point}{''.join(flags)}.",
+        hint=f"Run: coflows unserve {wanted.name} (its instances go on; coflows delete {wanted.name} ends them too), "
+        f"or choose another name.",
+    )
+
+
 def recursive_serve_flow(
     cl: Client,
-    flow_class_name: str,
+    flow_class_name: str | type[Flow],
     flow_endpoint: str,
     dispatch_point: str = DISPATCH_POINT,
     parallel_dispatch: bool = False,
@@ -93,7 +129,7 @@ def recursive_serve_flow(
     served. True when the flow itself was not served yet.
     """
     todo: dict[str, str] = {}
-    _collect(cl, flow_class_name, flow_endpoint, todo)
+    _collect(cl, _class_name(flow_class_name), flow_endpoint, todo)
     outcome = False
     for endpoint, class_name in reversed(todo.items()):
         outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton)
@@ -212,6 +248,17 @@ def get_flow_instance(
         mounted = mounter.fetch(check_user_id(user_id), request_id, item, deadline, keep_by)
     _tell(mounted)
     return cl.proxy(mounted.address)
+
+
+def reopen_flow_instance(cl: Client, flow_id: str) -> FlowProxy:
+    """An instance by its id: one of this user's, or one that he fetched from another. Raises InstanceNotFoundError."""
+    fetched = cl.store.get(fetched_key(check_flow_id(flow_id)))
+    if fetched is not None:
+        return cl.proxy(InstanceAddress.from_dict(read(fetched.value)))
+    instance = find_instance(cl.store, flow_id)
+    if instance is None:
+        raise InstanceNotFoundError(f"There is no instance {flow_id}.", hint="Fetch one with get_flow_instance.")
+    return cl.proxy(instance.address)
 
 
 def _tell(mounted: Mounted) -> None:

@@ -57,7 +57,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if arguments is not None:
         words += sys.argv[1:]
     words = _options_first(words)
-    options = Options(json="--json" in words)
+    options = Options(json="--json" in words, verbose="-v" in words or "--verbose" in words)
     try:
         get_command(build())(args=words, prog_name="coflows")
     except CoflowsError as error:

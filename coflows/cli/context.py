@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coflows.errors import CoflowsError
+from coflows.errors import CoflowsError, RemoteFlowError
 
 if TYPE_CHECKING:
     from coflows.client import Client
@@ -34,10 +34,16 @@ class Options:
         return load_settings()
 
     def user_name(self) -> str:
-        """Who the command is run as: --user, COFLOWS_USER, or the only user there is."""
+        """Who the command is run as: --as, COFLOWS_USER, or the only user there is."""
         from coflows.connecting import which_user
 
         return which_user(self.user)
+
+    def user_id(self, name_or_id: str) -> str:
+        """A user's id; he may be named by his name when his keys are in this home."""
+        from coflows.identity.home import Home
+
+        return dict(Home(self.settings.home).list_users()).get(name_or_id, name_or_id)
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -58,11 +64,16 @@ class Options:
             print(value if isinstance(value, str) else json.dumps(value, indent=2, default=str))
 
     def fail(self, error: CoflowsError) -> int:
-        """Print an error for a person, or as JSON; gives the exit code."""
+        """Print an error for a person, or as JSON; with the traceback of a flow of his own. Gives the exit code."""
+        trace = error.remote_traceback if isinstance(error, RemoteFlowError) else None
         if self.json:
             fields = {"code": error.code, "message": error.message, "hint": error.hint}
+            if trace is not None:
+                fields["remote_traceback"] = trace
             print(json.dumps({"error": fields}), file=sys.stderr)
         else:
+            if self.verbose and trace is not None:
+                print(trace.rstrip(), file=sys.stderr)
             print(f"coflows: {error.message}", file=sys.stderr)
             if error.hint:
                 print(f"         {error.hint}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What ``coflows doctor`` looks at: keys, store, broker with a message to oneself, clock."""
+"""What ``coflows doctor`` looks at: keys, store, broker with a message to oneself, workers of what is served, clock."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 EARLIEST = 1_750_000_000
 """A clock before this (mid 2025) is wrong: envelopes would look expired to others."""
+
+ANSWER = 3.0
+"""Seconds within which a get_instance worker that is alive answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,9 @@ def diagnose(options: Options) -> list[Check]:
             with cl:
                 checks.append(_check("store", lambda: _try_store(cl)))
                 checks.append(_check("broker", lambda: _try_broker(cl)))
+                points = _points_served(cl) if all(one.ok for one in checks) else {}
+                if points:
+                    checks.append(_check("workers", lambda: _look_for_workers(cl, points)))
     checks.append(Check("clock", time.time() > EARLIEST, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())))
     return checks
 
@@ -75,3 +81,32 @@ def _try_broker(cl: Client) -> str:
     finally:
         broker.delete(queue.name)
     return f"{broker.url} took and gave a message"
+
+
+def _points_served(cl: Client) -> dict[str, list[str]]:
+    """The endpoints that are served, by dispatch point."""
+    from coflows.endpoints import endpoint_names, find_endpoints
+
+    points: dict[str, list[str]] = {}
+    for endpoint in find_endpoints(cl.store, endpoint_names(cl.store)).values():
+        if endpoint.served:
+            points.setdefault(endpoint.dispatch_point, []).append(endpoint.name)
+    return points
+
+
+def _look_for_workers(cl: Client, points: dict[str, list[str]]) -> str:
+    from coflows.dispatch.membership import alive_workers
+    from coflows.releasing import ask_release
+
+    lacking = [
+        f"no dispatch worker for {point!r} (nobody answers at {', '.join(names)})"
+        for point, names in points.items()
+        if not alive_workers(cl.store, point)
+    ]
+    try:
+        ask_release(cl, cl.user_id, []).result(ANSWER)  # Releases nothing; only who is alive answers.
+    except TimeoutError:
+        lacking.append("no get_instance worker (other users cannot fetch)")
+    if lacking:
+        raise CoflowsError(f"There is {' and '.join(lacking)}.", hint="Run: coflows worker all")
+    return f"{sum(map(len, points.values()))} endpoints are served, and workers are there"

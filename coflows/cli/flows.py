@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from coflows.cli.context import Options
-from coflows.errors import ConfigurationError
+from coflows.errors import CallTimeoutError, ConfigurationError, NameInvalidError
+
+if TYPE_CHECKING:
+    from coflows.proxy import FlowProxy
 
 HERE = typer.Option(None, "--flow-modules", help="Folder where flow classes are looked for, besides this one.")
 
@@ -74,15 +77,11 @@ def delete(
     recursive: bool = typer.Option(False, help="Of an instance: its subflows at all users too."),
 ) -> None:
     """Delete an endpoint with its instances, or one instance."""
-    from coflows.errors import NameInvalidError
-    from coflows.model.names import check_flow_id
     from coflows.serving import delete_flow_endpoint, delete_flow_instance, recursive_delete_flow_instance
 
     options: Options = ctx.obj
     with options.client() as cl:
-        try:
-            check_flow_id(name)
-        except NameInvalidError:
+        if not _is_instance(name):
             was = delete_flow_endpoint(cl, name)
             options.show({"deleted": name, "was_there": was}, "Done." if was else f"There is no endpoint {name}.")
             return
@@ -137,27 +136,53 @@ def instances(ctx: typer.Context) -> None:
 
 def call(
     ctx: typer.Context,
-    endpoint: str,
-    user: str = typer.Option("local", "--user", help="The id of the user who serves it."),
+    endpoint: str = typer.Argument(..., help="An endpoint, or the id of an instance that was kept."),
+    user: str = typer.Option("local", "--user", help="Who serves it: his id, or his name if his keys are here."),
     data: str = typer.Option("{}", help="The message's data: a JSON object, or @FILE, or - for standard input."),
     timeout: float = typer.Option(60.0, help="Seconds to wait, for the instance and for the reply."),
     keep: bool = typer.Option(False, help="Keep the instance, and print its id on standard error."),
+    flow_modules: Path = HERE,
 ) -> None:
     """Fetch an instance, send it one message, print the reply's data."""
-    from coflows.serving import get_flow_instance, release_flow_instance
+    from coflows.serving import get_flow_instance, release_flow_instance, reopen_flow_instance
 
     options: Options = ctx.obj
     message = _data(data)
+    add_module_path(flow_modules)
     with options.client() as cl:
-        flow = get_flow_instance(cl, endpoint, user, timeout=timeout)
-        try:
-            reply = flow.ask(message, timeout=timeout)
-        finally:
-            if keep:
-                print(flow.get_instance_id(), file=sys.stderr)
-            else:
-                release_flow_instance(cl, flow, timeout=timeout)
+        if _is_instance(endpoint):
+            reply = _ask(reopen_flow_instance(cl, endpoint), message, timeout)
+        else:
+            flow = get_flow_instance(cl, endpoint, options.user_id(user), timeout=timeout)
+            try:
+                reply = _ask(flow, message, timeout)
+            finally:
+                if keep:
+                    print(flow.get_instance_id(), file=sys.stderr)
+                else:
+                    release_flow_instance(cl, flow, timeout=timeout)
         options.show(reply, json.dumps(reply, default=str, ensure_ascii=False))
+
+
+def _is_instance(name: str) -> bool:
+    from coflows.model.names import check_flow_id
+
+    try:
+        check_flow_id(name)
+    except NameInvalidError:
+        return False
+    return True
+
+
+def _ask(flow: FlowProxy, message: dict[str, Any], timeout: float) -> dict[str, Any]:
+    try:
+        return flow.ask(message, timeout=timeout)
+    except CallTimeoutError as error:
+        raise CallTimeoutError(
+            error.message,
+            hint=f"Is a dispatch worker for {flow.address.dispatch_point!r} running there (coflows worker all)? "
+            "--timeout waits longer.",
+        ) from error
 
 
 def _data(text: str) -> dict[str, Any]:

@@ -291,8 +291,13 @@ class Handler:
         return self._add(work, turn, state=state, records=records)
 
     def _raised(self, work: Work, turn: Turn, error: BaseException) -> bool:
-        logger.info("%s %s raised: %r", turn.endpoint, turn.flow_id, error)
-        turn.fail(failure_of(error))
+        failure = failure_of(error)
+        if failure.code == CallCancelledError.code:
+            logger.info("%s %s was cancelled: %s", turn.endpoint, turn.flow_id, failure.text)
+        else:
+            what = failure.trace or f"{failure.error_type}: {failure.text}"
+            logger.warning("%s %s raised: %s", turn.endpoint, turn.flow_id, what.rstrip())
+        turn.fail(failure)
         return self._add(work, turn, failed=True)
 
     def _add(

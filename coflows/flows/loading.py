@@ -66,7 +66,8 @@ def _locate(flow_class_name: str, base_paths: Sequence[Path]) -> tuple[ModuleTyp
     if lacking is None:
         raise FlowClassError(
             f"{flow_class_name}: no module {module_name!r} in {_places(base_paths)}.",
-            hint="Check the name, or give the folder that contains it as flow_modules_base_path.",
+            hint="Check the name, or give the folder that contains it: --flow-modules on the command line, "
+            "flow_modules_base_path in Python, or COFLOWS_FLOW_MODULES for both.",
         )
     raise FlowClassError(
         f"Module {module_name!r} ({getattr(lacking, '__file__', None) or 'not from a file'}) has no {class_name!r}.",

@@ -39,13 +39,13 @@ class Subflow(Protocol):
     def package_input_message(self, data: dict[str, Any]) -> FlowMessage:
         """A new message with ``data``, ready to be sent."""
 
-    def send_message(self, message: FlowMessage) -> None:
+    def send_message(self, message: FlowMessage | dict[str, Any]) -> None:
         """Send, and wait for no reply."""
 
-    def get_reply(self, message: FlowMessage) -> None:
+    def get_reply(self, message: FlowMessage | dict[str, Any]) -> None:
         """Send; the reply is a later turn, with ``input_message_id`` equal to ``message.message_id``."""
 
-    def get_reply_future(self, message: FlowMessage) -> ReplyFuture:
+    def get_reply_future(self, message: FlowMessage | dict[str, Any]) -> ReplyFuture:
         """Send, and give a future of the reply."""
 
     def ask(self, data: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:

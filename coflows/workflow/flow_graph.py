@@ -150,7 +150,7 @@ class FlowGraph:
             if len(step.predecessors) > max_step_inputs and not step.definition.join:
                 raise WorkflowInvalidError(
                     f"Step {step.name} has {len(step.predecessors)} inputs; at most {max_step_inputs} are allowed.",
-                    hint="Collect them with @join(), or raise Configuration(max_step_inputs=...).",
+                    hint="Collect them with @join(), or raise it: conf=Configuration(max_step_inputs=...).",
                 )
         for step in self.steps:
             for before in step.predecessors:

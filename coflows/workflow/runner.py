@@ -155,6 +155,6 @@ class Runner:
             raise WorkflowCancelledError(f"Flow {self.spec.name} was cancelled.")
         blamed = end.head.blame
         child = parse_child(blamed)
-        step = blamed if child is None else child[0]
-        self.fail_reason = f"Step {step} failed: {end.statuses[blamed].reason}"
+        step, node = (blamed, "") if child is None else (child[0], f" (node {child[0]}_{child[1]})")
+        self.fail_reason = f"Step {step} failed: {end.statuses[blamed].reason}{node}"
         raise WorkflowFailedError(f"Flow failed: {self.fail_reason}") from local.errors.get(blamed)

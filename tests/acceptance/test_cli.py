@@ -66,11 +66,55 @@ def test_two_terminals(coflows: Run, worker: Callable[..., subprocess.Popen[str]
     assert json.loads(called.stdout) == {"count": 2}
     failed = coflows("--as", "bob", "call", "counter", "--user", user_id, "--data", '{"fail": true}', code=9)
     assert "asked to fail" in failed.stderr
+    assert "Traceback" not in failed.stderr, "nobody else sees the code"
+    own = ("call", "counter", "--as", "alice", "--data", '{"fail": true}')
+    assert "Traceback" not in coflows(*own, code=9).stderr
+    assert "in run\n" in coflows(*own, "-v", code=9).stderr
+    assert "in run\n" in json.loads(coflows(*own, "--json", code=9).stderr)["error"]["remote_traceback"]
     instances = json.loads(coflows("instances", "--as", "alice", "--json").stdout)
     assert [one["endpoint"] for one in instances] == ["counter"]
     assert "counter/" in coflows("tree", "--as", "alice").stdout
     terminal.send_signal(signal.SIGTERM)
     assert terminal.wait(60) == 0
+
+
+def test_flow_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """`call` finds what `serve` found: in the folder it is run in, or the one it is given."""
+    coflows("user", "create", "alice")
+    for folder in ("mine", "elsewhere/theirs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "tally.py").write_text(
+            "from coflows import AtomicFlow\n"
+            "class Tally(AtomicFlow):\n"
+            "    default_config = {'name': 'Tally', 'description': 'Tells where it is.'}\n"
+            "    def run(self, input_message):\n"
+            "        return {'at': __name__}\n"
+        )
+    there = ("--flow-modules", str(tmp_path / "elsewhere"))
+    refused = coflows("serve", "theirs.tally.Tally", "theirs", code=6).stderr
+    assert "--flow-modules" in refused and "COFLOWS_FLOW_MODULES" in refused
+    coflows("serve", "mine.tally.Tally", "mine")
+    coflows("serve", "theirs.tally.Tally", "theirs", *there)
+    worker("coflows.cli", "worker", "all", *there)
+    assert json.loads(coflows("call", "mine").stdout) == {"at": "mine.tally"}
+    assert json.loads(coflows("call", "theirs", *there).stdout) == {"at": "theirs.tally"}
+
+
+def test_who_is_called(coflows: Run, worker: Callable[..., subprocess.Popen[str]]) -> None:
+    for name in ("alice", "bob"):
+        coflows("user", "create", name)
+    assert "--as NAME" in coflows("flows", code=2).stderr
+    coflows("serve", "CounterFlowModule.CounterFlow", "counter", "--as", "alice")
+    refused = coflows("call", "counter", "--as", "alice", "--timeout", "0.3", code=10).stderr
+    assert "coflows worker all" in refused and "future.key" not in refused
+    worker("coflows.cli", "worker", "all", "--as", "alice")
+    ask = ("--as", "bob", "call", "counter", "--user", "alice")
+    kept = coflows(*ask, "--keep").stderr.strip()
+    assert json.loads(coflows("--as", "bob", "call", kept).stdout) == {"count": 2}
+    assert json.loads(coflows("--as", "alice", "call", kept).stdout) == {"count": 3}
+    assert json.loads(coflows(*ask).stdout) == {"count": 1}
+    coflows("--as", "bob", "delete", kept)
+    coflows("--as", "bob", "call", kept, code=7)
 
 
 def test_worker_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
@@ -102,6 +146,24 @@ def test_doctor(coflows: Run) -> None:
     ]
     broken = coflows("doctor", "--broker", "amqp://guest:geheim@127.0.0.1:1/", code=4)
     assert "Nothing answers" in broken.stdout and "geheim" not in broken.stdout + broken.stderr
+
+
+def test_doctor_looks_for_workers(coflows: Run, worker: Callable[..., subprocess.Popen[str]]) -> None:
+    coflows("user", "create", "alice")
+    coflows("serve", "EchoFlowModule.EchoFlow", "echo")
+
+    def text(code: int) -> str:
+        checks = json.loads(coflows("doctor", "--json", code=code).stdout)
+        return next(str(check["text"]) for check in checks if check["check"] == "workers")
+
+    told = text(1)
+    assert "no dispatch worker for 'coflows_dispatch' (nobody answers at echo)" in told
+    assert "no get_instance worker" in told and "coflows worker all" in told
+    worker("workers.dispatch_worker", "--user", "alice")
+    told = text(1)
+    assert "no dispatch worker" not in told and "no get_instance worker" in told
+    worker("workers.get_instance_worker", "--user", "alice")
+    assert "workers are there" in text(0)
 
 
 @pytest.mark.parametrize(

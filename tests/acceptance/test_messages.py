@@ -149,6 +149,15 @@ def test_a_failure_behind_a_push_reaches_who_asked_first(two: list[Client]) -> N
         flow.ask({}, TIMEOUT)
 
 
+def test_the_owner_finds_what_a_flow_raised_in_his_log(two: list[Client], caplog: pytest.LogCaptureFixture) -> None:
+    owner, client = two
+    run_dispatch_worker_thread(owner)
+    with pytest.raises(RemoteFlowError):
+        serve(owner, client, "Faulty").ask({}, TIMEOUT)
+    (told,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert told.startswith("flow ") and 'flow_classes.py", line' in told and "ZeroDivisionError: no number" in told
+
+
 def test_a_chain_of_blocking_composites_completes_on_one_slot(users: Users, broker_url: str) -> None:
     (cl,) = users(1, broker_url)
     run_dispatch_worker_thread(cl, concurrency=1)

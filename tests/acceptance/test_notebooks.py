@@ -100,7 +100,8 @@ def test_workflows(execute: Any) -> None:
     )
     assert outputs[5].startswith("flowchart LR\n") and "flowers" in outputs[5] and ":::SKIPPED" in outputs[5]
     assert outputs[6].startswith(
-        "Flow failed: Step inverse failed: division by zero\nZeroDivisionError('division by zero')\n[1, 4, 0]\n"
+        "Flow failed: Step inverse failed: division by zero (node inverse_2)\n"
+        "ZeroDivisionError('division by zero')\n[1, 4, 0]\n"
     )
     nodes = "[('inverse_0', 'succeeded', 1), ('inverse_1', 'succeeded', 1), ('inverse_2', 'failed', 2)]"
     assert outputs[6].replace(",\n", ",").endswith(nodes)

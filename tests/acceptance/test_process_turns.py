@@ -82,11 +82,13 @@ def test_the_state_outlives_its_worker(users: Users) -> None:
         assert flow.ask({}, TIMEOUT)["count"] == 2
 
 
-def test_errors_are_those_of_the_flow(pair: tuple[Client, Client]) -> None:
+def test_errors_are_those_of_the_flow(pair: tuple[Client, Client], caplog: pytest.LogCaptureFixture) -> None:
     flow = fetch(pair, "odd")
     with pytest.raises(RemoteFlowError, match="OddError: 1 and 2") as raised:
         flow.ask({}, TIMEOUT)
     assert raised.value.error_type == "OddError" and raised.value.remote_traceback is None
+    told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert any("odd" in one and 'process_flows.py", line' in one and "1 and 2" in one for one in told), told
     with pytest.raises(RemoteFlowError, match=r"TypeError: Odd.run returned a list"):
         flow.ask({"list": True}, TIMEOUT)
     with pytest.raises(RemoteFlowError) as own:

@@ -14,10 +14,13 @@ from coflows import Client
 from coflows.errors import (
     CallTimeoutError,
     EndpointNotFoundError,
+    EndpointTakenError,
+    FlowClassError,
     FlowConfigError,
     FlowCycleError,
     FlowInstanceError,
     InstanceNotFoundError,
+    SerializationError,
 )
 from coflows.serving import (
     IgnoredConfigWarning,
@@ -31,6 +34,7 @@ from coflows.serving import (
     serve_flow,
     unserve_flow,
 )
+from tests.flow_classes import End
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
 TIMEOUT = 30
@@ -82,6 +86,40 @@ def test_serve_unserve_and_delete(users: Users, broker_url: str) -> None:
     assert cl.read_keys("flows:") == [] and instances(cl) == [] and cl.read_keys("done:") == []
     with pytest.raises(InstanceNotFoundError):
         other.ask({}, TIMEOUT)
+
+
+def test_an_endpoint_that_serves_something_else_is_taken(users: Users) -> None:
+    (cl,) = users(1)
+    assert serve_flow(cl, "EchoFlowModule.EchoFlow", "echo", "fast", singleton=True)
+    for again in ({}, {"singleton": True}, {"dispatch_point": "fast"}):
+        assert not serve_flow(cl, "EchoFlowModule.EchoFlow", "echo", **again)
+    for act in (serve_flow, recursive_serve_flow):
+        with pytest.raises(EndpointTakenError, match=r"EchoFlow at fast, singleton.*coflows unserve echo"):
+            act(cl, "CounterFlowModule.CounterFlow", "echo")
+    for other in ({"parallel_dispatch": True}, {"dispatch_point": "slow"}):
+        with pytest.raises(EndpointTakenError):
+            serve_flow(cl, "EchoFlowModule.EchoFlow", "echo", **other)
+    assert unserve_flow(cl, "echo") and serve_flow(cl, "CounterFlowModule.CounterFlow", "echo")
+    with pytest.raises(EndpointTakenError):
+        serve_flow(cl, "CounterFlowModule.CounterFlow", "echo", singleton=True)
+
+
+def test_a_class_and_a_dict_stand_for_themselves(users: Users) -> None:
+    (cl,) = start(users, 1)
+    assert serve_flow(cl, End, "end") and not serve_flow(cl, f"{CLASSES}.End", "end")
+    assert not recursive_serve_flow(cl, End, "end")
+    flow = get_flow_instance(cl, "end")
+    data = {"id": 1}
+    assert flow.get_reply_future(data).get_data(TIMEOUT) == flow.ask(data, TIMEOUT)
+    flow.send_message(data)
+    with pytest.raises(SerializationError, match="not a str"):
+        flow.send_message("hello")  # type: ignore[arg-type]
+
+    class Local(End):
+        pass
+
+    with pytest.raises(FlowClassError, match="top level of its module"):
+        serve_flow(cl, Local, "local")
 
 
 def test_delete_all(users: Users) -> None:

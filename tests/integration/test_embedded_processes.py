@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -273,6 +274,22 @@ def test_asking_whether_a_process_lives_does_not_wake_it(tmp_path: Path) -> None
         other.close()
     assert not mine.alive(other.id) and not mine.ring([other.id])
     mine.close()
+
+
+def test_short_names_of_folders_that_are_gone_are_removed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = tmp_path_factory.mktemp("s")
+    monkeypatch.setattr("tempfile.tempdir", str(short))
+    (short / "coflows-elsewhere").symlink_to(tmp_path / "nowhere")
+    for name in ("first", "second"):
+        folder = tmp_path / (name * 20)
+        bell = Doorbell(folder)
+        (link,) = [one for one in short.iterdir() if one.name.startswith(f"coflows-{os.getuid()}-")]
+        assert link.readlink() == folder / "bells" and bell.ring([bell.id])
+        bell.close()
+        shutil.rmtree(folder)
+    assert (short / "coflows-elsewhere").is_symlink(), "what is not ours stays"
 
 
 def test_the_file_of_another_version_is_refused(connect: OpenBroker, tmp_path: Path) -> None:

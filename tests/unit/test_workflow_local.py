@@ -134,14 +134,23 @@ def test_many_threads_and_one_after_the_other() -> None:
     assert run.outputs.get(f"{rows - 1}.0") == 2**rows - 1
 
 
-def test_system_exit_ends_the_step_alone() -> None:
+@pytest.mark.parametrize("place", ["thread", "async"])
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt()])
+def test_system_exit_ends_the_step_alone(raised: BaseException, place: Any) -> None:
     def leave() -> None:
-        raise SystemExit(3)
+        raise raised
 
-    run = LocalRun({"a": Body(leave), "b": Body(lambda: 1)}, threads=1, processes=no_processes, process_count=1)
-    graph = run.run([ProcessSpec("a"), ProcessSpec("b")], 10)
+    async def leave_async() -> None:
+        leave()
+
+    async def other(_given: object) -> int:
+        return 1
+
+    bodies = {"a": Body(leave_async if place == "async" else leave, place), "b": Body(other, "async")}
+    run = LocalRun(bodies, threads=1, processes=no_processes, process_count=1)
+    graph = run.run([ProcessSpec("a"), ProcessSpec("b", (Need("a", required=False),))], 10)
     assert str(graph.statuses["a"].state) == "FAILED" and str(graph.statuses["b"].state) == "SUCCESS"
-    assert isinstance(run.errors["a"], SystemExit)
+    assert run.errors["a"] is raised
 
 
 def test_an_interrupt_of_the_waiting_cancels_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

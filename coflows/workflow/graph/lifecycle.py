@@ -41,7 +41,10 @@ def begin(draft: Draft, process: str) -> None:
         return
     count = expand(draft, process)
     if count > draft.head.max_step_inputs:
-        reason = f"it has {count} inputs; at most {draft.head.max_step_inputs} are allowed (max_step_inputs)"
+        allowed = (
+            f"at most {draft.head.max_step_inputs} are allowed; conf=Configuration(max_step_inputs={count}) raises it"
+        )
+        reason = f"it has {count} inputs; {allowed}"
         end(draft, process, ProcessState.FAILED, reason=reason)
         return
     draft.set(

@@ -9,6 +9,14 @@ from concurrent.futures import Future
 from typing import Any
 
 
+class LeftError(Exception):
+    """A coroutine raised ``error``, a SystemExit or KeyboardInterrupt."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(repr(error))
+        self.error = error
+
+
 class LoopThread:
     """Starts with the first ``submit``. Thread-safe."""
 
@@ -19,10 +27,15 @@ class LoopThread:
         self._closed = False
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Await ``function(*arguments)`` there. Cancelling the future cancels it at its next ``await``."""
+        """Await ``function(*arguments)`` there. Cancelling the future cancels it at its next ``await``. A SystemExit or
+        KeyboardInterrupt of it arrives as LeftError."""
 
         async def run() -> Any:
-            return await function(*arguments)
+            try:
+                return await function(*arguments)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A task that ended in these would end its event loop too, and with it all other steps.
+                raise LeftError(error) from error
 
         with self._lock:
             if self._closed:
