@@ -110,7 +110,7 @@ def clone(owner: Client, address: InstanceAddress, count: int, label: int = 0) -
     store = owner.store
     found = find_instance(store, address.flow_id)
     assert found is not None
-    keys = [key for key in instance_keys(store, found.path) if not key.startswith(("done:", "order:"))]
+    keys = [key for key in instance_keys(store, found) if not key.startswith(("done:", "order:"))]
     rows = {key: entry.value for key, entry in store.get_many(keys).items()}
     init = found.path.key("init")
     record = read(rows.pop(init))

@@ -125,7 +125,7 @@ def test_a_step_in_a_process_that_raises_or_cannot_be_sent() -> None:
         def unsendable(lock):
             return lock
 
-    with pytest.raises(WorkflowFailedError, match="Step raises failed: 'f'") as caught:
+    with pytest.raises(WorkflowFailedError, match="Step raises failed: KeyError: 'f'") as caught:
         Failing("f", 1).run()
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(WorkflowFailedError, match="cannot be sent to a worker process"):
