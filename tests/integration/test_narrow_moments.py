@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,7 +72,7 @@ def test_a_turn_that_ends_while_its_message_is_parked_is_not_waited_for(
     users: Callable[..., list[Client]], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = users(1)[0].store
-    source: Any = SimpleNamespace(lease=None, settled=lambda _jobs: None)
+    source: Any = type("Source", (), {"lease": None, "settled": lambda _self, _jobs: None})()
     incoming = Incoming("a" * 52, new_message_id(), {}, b"")
     job = Job(None, incoming, Call(FLOW_ID), source, ("a" * 52, FLOW_ID, incoming.message_id))
     runner: Any = None
