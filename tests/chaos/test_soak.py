@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ SEED = 3
 @pytest.mark.rabbitmq
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.skipif("COFLOWS_TEST_SOAK" not in os.environ, reason="open: one run of three applied 4 messages twice")
 def test_short_soak(rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
     outcome = soak(rabbitmq_node, tmp_path, seed=SEED, seconds=75)
     assert outcome.good, f"SEED={SEED} make chaos: {outcome}"
