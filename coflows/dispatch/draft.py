@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from coflows.dispatch.job import Job
-from coflows.dispatch.loader import Loaded
 from coflows.dispatch.records import Outgoing
 
 
@@ -24,8 +23,8 @@ class Content:
     turns: list[tuple[Job, list[Outgoing]]] = field(default_factory=list)
     due: list[float] = field(default_factory=list)
     """When the timers are due that it sets."""
-    loaded: dict[str, Loaded] = field(default_factory=dict)
-    """The flows whose turns went well, as they are in memory."""
+    flows: set[str] = field(default_factory=set)
+    """The instances whose turns these were."""
 
     @property
     def parked(self) -> bool:

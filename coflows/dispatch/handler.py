@@ -71,7 +71,7 @@ class Handler:
         self._secrets = secrets
         self._resources = resources
         self._failpoints = failpoints
-        self._writer = Writer(cl.store, self.loader, runner, failpoints)
+        self._writer = Writer(cl.store, runner, failpoints)
 
     def write(self, work: Work, *, last: bool = False, alone: bool = True) -> None:
         """See Writer."""
@@ -237,7 +237,7 @@ class Handler:
     def _built_on_what_is_committed(self, work: Work, flow_id: str) -> bool:
         """Whether no earlier turn of this instance is in the batch's draft; one that is, is written now."""
         with work.draft.lock:
-            pending = flow_id in work.draft.content().loaded
+            pending = flow_id in work.draft.content().flows
         if pending:
             self.write(work)
         return not work.draft.broken
@@ -319,6 +319,7 @@ class Handler:
         if state is not None and state != loaded.state:
             effects.writes[loaded.instance.path.key("state")] = state
             loaded.state = state
+        loaded.lease, loaded.epoch = lease, job.epoch
         if letter is not None:
             effects.writes[dead_key(letter.id)] = letter.encode()
         elif job.letter is not None:
@@ -332,18 +333,13 @@ class Handler:
             content.due += turn.due
             if lease is not None and place is not None:
                 content.orders[order_key(flow_id, place.stream)] = (place.number, time.time())
-            if failed:
-                content.loaded.pop(flow_id, None)
-            elif not loaded.parallel:
-                content.loaded[flow_id] = loaded
+            content.flows.add(flow_id)
             work.job = None
-        if loaded.parallel:
-            if not failed:
-                self.loader.keep(loaded)
-        elif failed:
+        if failed:
             # The flow in memory may have changed before it raised; the next turn begins from what is committed.
-            self.loader.forget(flow_id)
             del work.loaded[flow_id]
+        elif loaded.parallel:
+            self.loader.keep(loaded)
         return not failed
 
 

@@ -160,6 +160,8 @@ class Intake:
         fresh = not lease.taken
         epoch = lease.take()
         if fresh:
+            # A turn that was committed when its partition was given away already may have left its flow here.
+            self._runner.forget_flows(lease.partition)
             for one in self._custody.meet(lease.partition):
                 if one.place is not None:
                     key = (one.flow_id, one.place.stream)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coflows.codec.state import decode_state
+from coflows.dispatch.lease import Lease
 from coflows.dispatch.process_turn import FlowInProcess, ProcessTurns
 from coflows.endpoints import find_endpoint, read
 from coflows.errors import FlowClassError, FlowConfigError, InstanceNotFoundError
@@ -29,14 +30,16 @@ MAX_IDLE = 64
 
 @dataclass(slots=True)
 class Loaded:
-    """A flow that is ready for a turn. ``state`` is its encoded state as last committed, None before its first
-    turn."""
+    """A flow that is ready for a turn, and belongs to the batch that has its lane. ``state`` is its encoded state after
+    its last turn, None before its first one; ``epoch`` that of the ``lease`` under which that turn was run."""
 
     instance: Instance
     flow: Flow
     parallel: bool
     state: bytes | None
     private_keys: tuple[str, ...] = ()
+    lease: Lease | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ class _Blueprint:
 
 
 class Loader:
-    """Thread-safe. An instance's cached flow is only asked for by the turn that has the instance's lane; of a parallel
-    endpoint's there are as many as turns run at once."""
+    """Thread-safe. A flow is handed out by ``load`` and is back with ``keep``: what changed it without being committed
+    is never met again. Of a parallel endpoint's there are as many as turns run at once."""
 
     def __init__(self, store: Store, base_paths: Sequence[Path], processes: ProcessTurns) -> None:
         self._store = store
@@ -84,7 +87,8 @@ class Loader:
         )
 
     def load(self, instance: Instance) -> Loaded:
-        """A flow with its config and state. Raises FlowClassError or FlowConfigError."""
+        """A flow with its config and state, the caller's own until ``keep``. Raises FlowClassError or
+        FlowConfigError."""
         flow_id = instance.path.flow_id
         idle = self._idle.get(flow_id)
         if idle is not None:
@@ -97,10 +101,9 @@ class Loader:
                 return loaded
             return self._build(instance)
         with self._lock:
-            cached = self._cache.get(flow_id)
-            if cached is not None and cached.instance.version == instance.version:
-                self._cache.move_to_end(flow_id)
-                return cached
+            cached = self._cache.pop(flow_id, None)
+        if cached is not None and cached.instance.version == instance.version:
+            return cached
         return self._build(instance)
 
     def is_shared(self, instance: Instance) -> bool:
@@ -112,8 +115,8 @@ class Loader:
             return False
 
     def keep(self, loaded: Loaded) -> None:
-        """Use it again for the next turn: now that its state is committed, or (of a parallel endpoint) that its turn
-        went well."""
+        """Use it again for the next turn: now that all of its turns are committed, and unless its partition may be
+        another worker's by now; or (of a parallel endpoint) that its turn went well."""
         flow_id = loaded.instance.path.flow_id
         if loaded.parallel:
             idle = self._idle.get(flow_id)
@@ -125,6 +128,9 @@ class Loader:
             idle.append(loaded)
             return
         with self._lock:
+            lease, epoch = loaded.lease, loaded.epoch
+            if lease is None or epoch is None or not lease.holds(epoch):
+                return  # Under the lock: who loses a lease forgets the partition's flows after it.
             self._cache[flow_id] = loaded
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)

@@ -192,8 +192,12 @@ class Runner:
         self._event_loop().cancel(coroutine)
 
     def end(self, work: Work) -> None:
-        """The batch is over: its lane is free."""
+        """The batch is over: its lanes are free, and its flows are there for those who have them next."""
         self._works.pop(work.batch, None)
+        if not work.draft.broken:
+            for loaded in work.loaded.values():
+                if not loaded.parallel:
+                    self._handler.loader.keep(loaded)
         with self._lock:
             commands = self._admission.end(work.batch, [(job.lane, job) for job in work.again])
         self._obey(commands)
@@ -227,7 +231,6 @@ class Runner:
     def give_up(self, job: Job, error: BaseException) -> None:
         """Something of ours failed, not the flow: the message goes back and is worked off again."""
         lease, queue = job.source.lease, job.source.name
-        self._handler.loader.forget(job.payload.flow_id)
         claim = job.claim
         lost = claim is not None and isinstance(error, ConflictError) and claim.key in error.keys
         if job.parked is not None and lost:
@@ -270,7 +273,7 @@ class Runner:
             self._flusher.watch(lambda: self._do_not_wait(work))
         until = time.monotonic() + BUDGET
         try:
-            while (job := batch.next()) is not None:
+            while not work.draft.broken and (job := batch.next()) is not None:
                 if not self._handler.handle(work, job) or time.monotonic() > until:
                     break
                 self._crew.beat()
@@ -304,6 +307,7 @@ class Runner:
 
     def _fail(self, work: Work, error: Exception) -> None:
         if work.job is not None:
+            work.loaded.pop(work.job.payload.flow_id, None)
             self.give_up(work.job, error)
 
     def _published(self, jobs: Sequence[Job], error: BaseException | None) -> None:

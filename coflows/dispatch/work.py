@@ -21,5 +21,6 @@ class Work:
     since: float = 0.0
     """When its turn began, by the monotonic clock."""
     loaded: dict[str, Loaded] = field(default_factory=dict)
+    """The flows that its turns run on, which it has for itself."""
     go_on: threading.Event | None = None
     again: list[Job] = field(default_factory=list)

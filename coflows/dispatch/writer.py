@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from coflows.codec.wire import encode
 from coflows.dispatch.draft import Content
-from coflows.dispatch.loader import Loader
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError, StoreError
 from coflows.failpoints import Failpoints
@@ -28,9 +27,8 @@ RETRY = 1.0
 class Writer:
     """Thread-safe; the commits of one batch follow each other."""
 
-    def __init__(self, store: Store, loader: Loader, runner: Runner, failpoints: Failpoints) -> None:
+    def __init__(self, store: Store, runner: Runner, failpoints: Failpoints) -> None:
         self._store = store
-        self._loader = loader
         self._runner = runner
         self._failpoints = failpoints
 
@@ -94,16 +92,11 @@ class Writer:
 
     def _committed(self, content: Content) -> None:
         self._failpoints.reach("after_commit")
-        for loaded in content.loaded.values():
-            self._loader.keep(loaded)
         if content.due:
             self._runner.expect(min(content.due))
         self._runner.finish(content.turns)
 
     def _refused(self, work: Work, content: Content, error: StoreError) -> None:
-        for flow_id in {job.payload.flow_id for job, _ in content.turns}:
-            self._loader.forget(flow_id)
-            work.loaded.pop(flow_id, None)
         for job, _ in content.turns:
             claim = job.claim
             if not isinstance(error, ConflictError) or (claim is not None and claim.key in error.keys):

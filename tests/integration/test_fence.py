@@ -4,7 +4,8 @@ twice, out of order, or left behind."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 
 from coflows import AtomicFlow, Client, FlowMessage
 from coflows.broker.base import Broker
+from coflows.dispatch.job import Job
 from coflows.dispatch.lease import Lease
+from coflows.dispatch.runner import Runner
 from coflows.errors import StoreError, StoreLockedError
 from coflows.model.layout import done_key
+from coflows.proxy import FlowProxy
 from coflows.serving import get_flow_instance, serve_flow
+from tests.chaos.running import until
 from tests.services.rabbitmq import RabbitMQ
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
@@ -146,3 +151,58 @@ def test_what_waits_for_an_earlier_message_outlives_a_partition_that_was_lent(
     counts += [future.get_data(TIMEOUT)["count"] for future in (first, second)]
     assert sorted(counts) == [2, 3, 4] and counts[1] < counts[2]
     monkeypatch.undo()
+
+
+class Gates(AtomicFlow):
+    """Counts; a message may name an event that its turn waits for."""
+
+    default_config = {"name": "Gates", "description": "Waits."}
+    begun: dict[str, threading.Event] = defaultdict(threading.Event)
+    go_on: dict[str, threading.Event] = defaultdict(threading.Event)
+
+    def run(self, input_message: FlowMessage) -> dict[str, Any]:
+        gate = input_message.data.get("gate")
+        if gate is not None:
+            self.begun[gate].set()
+            assert self.go_on[gate].wait(TIMEOUT)
+        self.flow_state["count"] = self.flow_state.get("count", 0) + 1
+        return {"count": self.flow_state["count"]}
+
+
+def test_a_turn_whose_batch_was_refused_before_it_ended_is_applied_once(
+    users: Callable[..., list[Client]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch has messages of two partitions; the first one's lease is gone, and the second one's turn still runs
+    when the commit is refused."""
+    owner, caller = users(2)
+    run_dispatch_worker_thread(owner, concurrency=1)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, f"{__name__}.Gates", "gates")
+    flows: dict[int | None, FlowProxy] = {}
+    while len(flows) < 3:
+        flow = get_flow_instance(caller, "gates", user_id=owner.user_id)
+        flows[flow.address.partition] = flow
+    blocking, lost, kept = flows.values()
+    assert [flow.ask({}, TIMEOUT)["count"] for flow in flows.values()] == [1, 1, 1], "they are in memory now"
+    accept, accepted = Runner.accept, threading.Semaphore(0)
+
+    def count(runner: Runner, jobs: Iterable[Job], **options: Any) -> None:
+        jobs = list(jobs)
+        accept(runner, jobs, **options)
+        if jobs:
+            accepted.release(len(jobs))
+
+    monkeypatch.setattr(Runner, "accept", count)
+    futures = [blocking.get_reply_future(blocking.package_input_message({"gate": "first"}))]
+    assert Gates.begun["first"].wait(TIMEOUT)
+    futures.append(lost.get_reply_future(lost.package_input_message({})))
+    futures.append(kept.get_reply_future(kept.package_input_message({"gate": "second"})))
+    for _ in futures:
+        assert accepted.acquire(timeout=TIMEOUT)
+    assert lost.address.partition is not None
+    Lease(owner.store, "another", lost.address.dispatch_point, lost.address.partition).take()
+    Gates.go_on["first"].set()
+    assert Gates.begun["second"].wait(TIMEOUT)
+    until(lambda: "Another worker took" in caplog.text)
+    Gates.go_on["second"].set()
+    assert [future.get_data(TIMEOUT)["count"] for future in futures] == [2, 2, 2]
