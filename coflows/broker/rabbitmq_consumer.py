@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from coflows.broker.base import Consumer, Delivery
+from coflows.broker.rabbitmq_acks import Acks
 from coflows.broker.rabbitmq_delivery import Bury, RabbitDelivery
 from coflows.broker.rabbitmq_link import Link, settle
 from coflows.broker.rabbitmq_server import RabbitServer
@@ -48,6 +49,7 @@ class RabbitConsumer(Consumer):
         self._restore = restore
         self._forget = forget
         self._channel: Any = None
+        self._acks: Acks | None = None
         self._attempt = 0
         self._closed = False
         self._gone = threading.Event()
@@ -70,11 +72,14 @@ class RabbitConsumer(Consumer):
 
     def _opened(self, channel: Any) -> None:
         channel.add_on_cancel_callback(lambda _frame: self._cancelled(channel))
+        self._acks = Acks(self._link, channel, self._prefetch)
         channel.basic_qos(prefetch_count=self._prefetch)
         channel.basic_consume(self.queue, self._deliver, callback=lambda _ok: self._subscribed())
 
     def _cancelled(self, channel: Any) -> None:
         if channel.is_open:
+            if self._acks is not None:
+                self._acks.flush()
             channel.close(reply_text="the queue was deleted")
 
     def _subscribed(self) -> None:
@@ -82,7 +87,9 @@ class RabbitConsumer(Consumer):
         settle(self.started, None)
 
     def _deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        delivery = RabbitDelivery(self._link, self._bury, channel, self.queue, method, properties, body)
+        acks = self._acks
+        assert acks is not None and acks.channel is channel
+        delivery = RabbitDelivery(self._link, self._bury, acks, self.queue, method, properties, body)
         try:
             self._callback(delivery)
         except Exception:
@@ -100,6 +107,8 @@ class RabbitConsumer(Consumer):
         elif not channel.is_closing:
             # pika would cancel first and close then; in between the next consumer would get what comes after the
             # unsettled messages. Closing alone gives them back before. pika skips what it thinks is cancelled.
+            if self._acks is not None:
+                self._acks.flush()
             channel._cancelled.update(channel.consumer_tags)
             channel.close()
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from coflows.broker.base import Delivery
+from coflows.broker.rabbitmq_acks import Acks
 from coflows.broker.rabbitmq_link import Link
 from coflows.errors import UnroutableError
 
@@ -24,13 +25,13 @@ class RabbitDelivery(Delivery):
     """Belongs to one channel; once that is gone, settling does nothing."""
 
     def __init__(
-        self, link: Link, bury: Bury, channel: Any, queue: str, method: Any, properties: Any, body: bytes
+        self, link: Link, bury: Bury, acks: Acks, queue: str, method: Any, properties: Any, body: bytes
     ) -> None:
         self.queue, self.body, self.redelivered = queue, body, method.redelivered
         self.origin, self.reason = _death(properties.headers or {})
         self._link = link
         self._bury = bury
-        self._channel = channel
+        self._acks = acks
         self._tag = method.delivery_tag
         self._settled = False
 
@@ -59,15 +60,16 @@ class RabbitDelivery(Delivery):
         self._link.call_soon(settle)
 
     def _ack(self) -> None:
-        if self._channel.is_open:
-            self._channel.basic_ack(self._tag)
+        if self._acks.channel.is_open:
+            self._acks.ack(self._tag)
 
     def _nack(self, *, requeue: bool) -> None:
-        if self._channel.is_open:
-            self._channel.basic_nack(self._tag, requeue=requeue)
+        if self._acks.channel.is_open:
+            self._acks.settled(self._tag)
+            self._acks.channel.basic_nack(self._tag, requeue=requeue)
 
     def _reject(self, reason: str) -> None:
-        if not self._channel.is_open:
+        if not self._acks.channel.is_open:
             return
         copy = self._bury(self.queue, self.body, {ORIGIN: self.queue, REASON: reason[:MAX_REASON]})
         if copy is None:

@@ -9,6 +9,7 @@ from typing import Any
 import pika.spec
 
 from coflows.broker.base import Delivery
+from coflows.broker.rabbitmq_acks import Acks
 from coflows.broker.rabbitmq_delivery import Bury, RabbitDelivery
 from coflows.broker.rabbitmq_link import Link, settle
 from coflows.broker.rabbitmq_server import RabbitServer
@@ -77,7 +78,8 @@ class Getter:
 
     def _got(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         queue = self._requests[0][0]
-        self._answer(RabbitDelivery(self._link, self._bury, channel, queue, method, properties, body))
+        acks = Acks(self._link, channel, 1)
+        self._answer(RabbitDelivery(self._link, self._bury, acks, queue, method, properties, body))
 
     def _answer(self, delivery: RabbitDelivery | None) -> None:
         self._asked = False

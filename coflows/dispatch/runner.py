@@ -169,7 +169,7 @@ class Runner:
             self._crew.step_in()
 
     def alone(self, work: Work) -> None:
-        """What the batch has not begun starts elsewhere, what it has finished is written now."""
+        """The batch begins no more, what it has finished is written now."""
         with self._lock:
             commands = self._admission.let_go(work.batch)
         self._obey(commands)
@@ -269,11 +269,13 @@ class Runner:
 
     def _run(self, batch: Batch[Job]) -> None:
         work = self._works[batch] = Work(batch)
-        if len(batch.waiting) > 1:
-            self._flusher.watch(lambda: self._do_not_wait(work))
+        watched = False
         until = time.monotonic() + BUDGET
         try:
-            while not work.draft.broken and (job := batch.next()) is not None:
+            while not work.draft.broken and (job := self._next(batch)) is not None:
+                if not watched and (batch.begun > 1 or self._admission.waits):
+                    watched = True
+                    self._flusher.watch(lambda: self._do_not_wait(work))
                 if not self._handler.handle(work, job) or time.monotonic() > until:
                     break
                 self._crew.beat()
@@ -281,8 +283,12 @@ class Runner:
             self._fail(work, error)
         self._complete(work)
 
+    def _next(self, batch: Batch[Job]) -> Job | None:
+        with self._lock:
+            return self._admission.next(batch)
+
     def _do_not_wait(self, work: Work) -> None:
-        """A batch takes its time: what it has not begun starts elsewhere, what it has finished is written."""
+        """A batch takes its time: it begins no more, and what it has finished is written."""
         if work.batch in self._works:
             self.alone(work)
 

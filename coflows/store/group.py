@@ -18,8 +18,8 @@ Outcome = int | ConflictError
 
 _MAX_COMMITS = 512
 _MAX_BYTES = 8 * 1024 * 1024
-_LINGER = 0.003
-"""Seconds that commits wait for others when nobody waits for them."""
+_LINGER, _MANY = 0.02, 256
+"""Seconds that commits wait for others when nobody waits for them, and how many of them do not wait any longer."""
 
 
 class _Pending:
@@ -78,32 +78,16 @@ class GroupWriter:
 
     def commit(self, commit: Commit) -> int:
         """Apply, durably; raises what ``apply`` raised, or the ConflictError of this commit."""
-        # Whoever finds others waiting queues behind them, or the group's thread would never get its turn.
-        if not self._queue and self._turn.acquire(blocking=False):
-            try:
-                self._check_open()
-                outcome = self._apply([commit])[0]
-            finally:
-                self._turn.release()
-            if isinstance(outcome, ConflictError):
-                raise outcome
-            return outcome
         pending = _Pending(commit)
-        self._enqueue(pending)
+        if not self._commit_here(pending):
+            self._enqueue(pending)
         return pending.result()
 
     def commit_async(self, commit: Commit, done: Callable[[int | StoreError], None], *, when: When) -> None:
         """``commit`` without waiting: ``done`` is called with the outcome, by this thread or the writer's."""
         pending = _Callback(commit, done)
-        if when is When.NOW and not self._queue and self._turn.acquire(blocking=False):
-            try:
-                self._check_open()
-                outcome = self._outcomes([commit])[0]
-            finally:
-                self._turn.release()
-            pending.settle(outcome)
-            return
-        self._enqueue(pending, hurry=when is not When.LATER)
+        if when is not When.NOW or not self._commit_here(pending):
+            self._enqueue(pending, hurry=when is not When.LATER)
 
     def close(self) -> None:
         """Apply what is queued, then stop. Idempotent."""
@@ -116,6 +100,23 @@ class GroupWriter:
         with self._turn:  # a commit that its own thread applies ends first
             pass
 
+    def _commit_here(self, pending: _Pending | _Callback) -> bool:
+        """In the calling thread, with what lingers. Not when others wait: whoever finds them queues behind them, or the
+        group's thread would never get its turn."""
+        if (self._queue and not self._lingering) or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._check_open()
+            with self._gate:
+                group = self._take_group()
+            group.append(pending)
+            outcomes = self._outcomes([one.commit for one in group])
+        finally:
+            self._turn.release()
+        for one, outcome in zip(group, outcomes, strict=True):
+            one.settle(outcome)
+        return True
+
     def _check_open(self) -> None:
         if self._closed:
             raise StoreUnavailableError(f"The store {self._url} was closed.", hint="Open it again.")
@@ -127,31 +128,29 @@ class GroupWriter:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="coflows-store-writer", daemon=True)
                 self._thread.start()
-            self._hurry = self._hurry or hurry
-            if hurry or not self._lingering:
+            self._hurry = self._hurry or hurry or len(self._queue) >= _MANY
+            if self._hurry or not self._lingering:
                 self._gate.notify()
 
     def _run(self) -> None:
         while self._wait_for_work():
             with self._turn:
-                group = self._take_group()
-                outcomes = self._outcomes([pending.commit for pending in group])
+                with self._gate:
+                    group = self._take_group()
+                outcomes = self._outcomes([pending.commit for pending in group]) if group else []
             for pending, outcome in zip(group, outcomes, strict=True):
                 pending.settle(outcome)
 
     def _wait_for_work(self) -> bool:
         with self._gate:
+            self._gate.wait_for(lambda: self._queue or self._closed)
             if not self._hurry and not self._closed:
                 # What may wait gathers meanwhile, and need not wake this thread.
                 self._lingering = True
-                self._gate.wait(_LINGER)
+                self._gate.wait_for(lambda: self._hurry or self._closed, _LINGER)
                 self._lingering = False
-            while not self._queue:
-                if self._closed:
-                    return False
-                self._gate.wait()
             self._hurry = False
-        return True
+            return bool(self._queue) or not self._closed
 
     def _take_group(self) -> list[_Pending | _Callback]:
         group: list[_Pending | _Callback] = []

@@ -139,7 +139,7 @@ class Worker:
     def turn(self, dice: random.Random) -> None:
         """Begin the next job of a batch, on a copy of the state."""
         work = dice.choice(self.works)
-        job = work.batch.next()
+        job = self.admission.next(work.batch)
         if job is None:
             return
         if job not in self.tracked and self._run.mutation != "goes on after a refusal":
@@ -210,7 +210,8 @@ class Worker:
         """Stop taking, give back what is not done, and line up again; what runs may still commit."""
         jobs = set(self.tracked)
         self.tracked.clear()
-        self.admission.withdraw(jobs)
+        if self._run.mutation != "goes on after a refusal":
+            self.admission.withdraw(jobs)
         for job in jobs:
             self._ended(job)
         self.sequencer.withdraw(jobs)

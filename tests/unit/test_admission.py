@@ -25,12 +25,24 @@ class Machine(RuleBasedStateMachine):
         self.released: list[Batch[int]] = []
         self.elsewhere: list[Batch[int]] = []
         self.begun: dict[int, list[int]] = {}
+        self.fresh: list[Batch[int]] = []
         self.held: set[str] = set()
         self.count = 0
 
     @property
     def batches(self) -> list[Batch[int]]:
         return [*self.running, *self.paused, *self.resuming, *self.released, *self.elsewhere]
+
+    @property
+    def waiting(self) -> list[str]:
+        """Lanes of which something could begin."""
+        taken = {lane for batch in self.batches for lane in batch.lanes}
+        return [name for name, jobs in self.lanes.items() if jobs and name not in taken | self.held]
+
+    def begin_with(self, batch: Batch[int]) -> None:
+        """It is no longer one that can begin all that waits."""
+        if batch in self.fresh:
+            self.fresh.remove(batch)
 
     def obey(self, commands: list[Start[int] | Resume[int]]) -> None:
         for command in commands:
@@ -39,11 +51,10 @@ class Machine(RuleBasedStateMachine):
                 assert self.resuming.pop(0) is batch, "who waits longest goes on first"
             else:
                 assert not self.resuming, "nothing starts while something could go on"
-                assert 0 < len(batch.waiting) <= MAX_BATCH
-                for other in self.batches:
-                    assert not set(other.lanes) & set(batch.lanes), "no lane is in two batches"
-                assert not self.held & set(batch.lanes), "nothing of a lane that is held starts"
+                assert self.waiting, "nothing starts for nothing"
+                assert not self.fresh, "one fresh batch is enough"
                 self.begun[id(batch)] = []
+                self.fresh.append(batch)
             self.running.append(batch)
 
     @rule(lanes=st.lists(st.sampled_from("abcd"), max_size=5))
@@ -60,12 +71,21 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin(self, data: st.DataObject) -> None:
         batch = data.draw(st.sampled_from(self.running))
-        job = batch.next()
-        if job is not None:
-            lane = self.lanes[self.lane_of[job]]
-            before = [one for one in self.begun[id(batch)] if self.lane_of[one] == self.lane_of[job]]
-            assert [*before, job] == lane[: len(before) + 1], "in order, and nothing is left out"
-            self.begun[id(batch)].append(job)
+        begun, waiting = self.begun[id(batch)], self.waiting
+        job = self.admission.next(batch)
+        self.begin_with(batch)
+        if job is None:
+            assert not batch.open or not waiting or len(begun) == MAX_BATCH, "it begins what there is"
+            return
+        assert len(begun) < MAX_BATCH
+        name = self.lane_of[job]
+        lane = self.lanes[name]
+        before = [one for one in begun if self.lane_of[one] == name]
+        assert [*before, job] == lane[: len(before) + 1], "in order, and nothing is left out"
+        assert name not in self.held, "nothing of a lane that is held begins"
+        for other in self.batches:
+            assert other is batch or name not in other.lanes, "no lane is in two batches"
+        begun.append(job)
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data(), fails=st.booleans())
@@ -79,6 +99,7 @@ class Machine(RuleBasedStateMachine):
         if not fails:
             for job in begun:
                 self.lanes[self.lane_of[job]].remove(job)
+        self.begin_with(batch)
         self.obey(self.admission.end(batch, again))
 
     @precondition(lambda self: self.running)
@@ -87,6 +108,7 @@ class Machine(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(self.running))
         self.running.remove(batch)
         self.released.append(batch)
+        self.begin_with(batch)
         self.obey(self.admission.release(batch))
 
     @precondition(lambda self: self.running)
@@ -121,7 +143,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
     def let_go(self, data: st.DataObject) -> None:
-        self.obey(self.admission.let_go(data.draw(st.sampled_from(self.batches))))
+        batch = data.draw(st.sampled_from(self.batches))
+        self.begin_with(batch)
+        self.obey(self.admission.let_go(batch))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -129,6 +153,7 @@ class Machine(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(self.running))
         self.running.remove(batch)
         self.paused.append(batch)
+        self.begin_with(batch)
         self.obey(self.admission.pause(batch))
 
     @precondition(lambda self: self.paused)
@@ -142,8 +167,7 @@ class Machine(RuleBasedStateMachine):
     @rule(lane=st.sampled_from("abcd"))
     def withdraw(self, lane: str) -> None:
         jobs = self.lanes.get(lane, [])
-        held = {job for batch in self.batches for _, job in batch.waiting}
-        held |= {job for begun in self.begun.values() for job in begun}
+        held = {job for begun in self.begun.values() for job in begun}
         expected = [job for job in jobs if job not in held]
         assert self.admission.withdraw(list(jobs)) == expected
         self.lanes[lane] = [job for job in jobs if job in held]
@@ -151,9 +175,8 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def no_slot_is_idle_while_work_waits(self) -> None:
         assert len(self.running) + self.admission.free == CONCURRENCY
-        taken = {lane for batch in self.batches for lane in batch.lanes}
-        waiting = [name for name, jobs in self.lanes.items() if jobs and name not in taken | self.held]
-        assert not (self.admission.free and (waiting or self.resuming))
+        goes_on = any(batch.open for batch in self.running)
+        assert not (self.admission.free and ((self.waiting and not goes_on) or self.resuming))
 
 
 TestAdmission = Machine.TestCase

@@ -53,8 +53,11 @@ def _forgets_nothing(self: Sequencer[Job], flow_ids: set[str]) -> None:
 
 
 def _frees_all_lanes(self: Admission[Job], batch: Batch[Job]) -> Commands[Job]:
-    for lane in list(batch.lanes):
-        self._free(lane)
+    for lane in batch.lanes:
+        del self._taken[lane]
+        if lane in self._lanes:
+            self._ready.append(lane)
+    batch.lanes.clear()
     return self._fill()
 
 
