@@ -118,6 +118,16 @@ class Admission(Generic[Job]):
         self._taken[lane] = alone
         return alone
 
+    def join(self, batches: Iterable[Batch[Job]]) -> Batch[Job]:
+        """Detached batches whose jobs end together are one from now on."""
+        joined: Batch[Job] = Batch(open=False)
+        for batch in batches:
+            joined.lanes |= batch.lanes
+            batch.lanes.clear()
+        for lane in joined.lanes:
+            self._taken[lane] = joined
+        return joined
+
     def let_go(self, batch: Batch[Job]) -> Commands[Job]:
         """The batch begins no more; what waits may start in another."""
         batch.open = False

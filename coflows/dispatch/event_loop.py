@@ -9,15 +9,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+from coflows.dispatch.work import Work
+
 logger = logging.getLogger(__name__)
 
 
 class Coroutine:
-    """One coroutine on its way. ``then`` gets it when it has ended; ``task`` has its outcome."""
+    """One coroutine on its way, as ``work``. ``then`` gets it when it has ended, and the work that it is part of then;
+    ``task`` has its outcome."""
 
-    __slots__ = ("_cancelled", "_ended_by", "awaitable", "task", "then")
+    __slots__ = ("_cancelled", "_ended_by", "awaitable", "task", "then", "work")
 
-    def __init__(self, awaitable: Awaitable[Any], then: Callable[[Coroutine], None]) -> None:
+    def __init__(self, work: Work, awaitable: Awaitable[Any], then: Callable[[Coroutine, Work], None]) -> None:
+        self.work = work
         self.awaitable = awaitable
         self.then = then
         self.task: asyncio.Task[Any] | None = None

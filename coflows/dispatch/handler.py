@@ -252,17 +252,17 @@ class Handler:
         alone = self._runner.detach(work, job)
         alone.loaded[turn.flow_id] = loaded
 
-        def ended(coroutine: Coroutine) -> None:
+        def ended(coroutine: Coroutine, work: Work) -> None:
             try:
                 result = coroutine.result()
             except CancelledError:
-                self._raised(alone, turn, CallCancelledError("The message was cancelled."))
+                self._raised(work, turn, CallCancelledError("The message was cancelled."))
             except BaseException as error:
-                self._raised(alone, turn, error)
+                self._raised(work, turn, error)
             else:
-                self._ran(alone, turn, loaded, result)
+                self._ran(work, turn, loaded, result)
 
-        running = Coroutine(outcome, ended)
+        running = Coroutine(alone, outcome, ended)
 
         def cancel() -> None:
             turn.cancel()
@@ -270,7 +270,7 @@ class Handler:
 
         turn.pause = nullcontext  # It has no slot to give.
         job.on_cancel = cancel
-        self._runner.run_async(alone, running)
+        self._runner.run_async(running)
         if job.cancelled:
             cancel()
 

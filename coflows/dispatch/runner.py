@@ -13,7 +13,7 @@ from typing import Any
 
 from coflows.broker.base import Delivery
 from coflows.client import Client
-from coflows.dispatch.admission import Admission, Batch, Commands, Resume
+from coflows.dispatch.admission import MAX_BATCH, Admission, Batch, Commands, Resume
 from coflows.dispatch.clock import Clock
 from coflows.dispatch.crew import Crew
 from coflows.dispatch.custody import Custody
@@ -68,7 +68,6 @@ class Runner:
         self._flusher = Flusher(f"coflows-flush-{cl.user_id[:8]}")
         self._works: dict[Batch[Job], Work] = {}
         self._loop: EventLoop | None = None
-        self._elsewhere: dict[Coroutine, Work] = {}
 
     def deliver(self, delivery: Delivery, source: Source) -> None:
         """Work a delivery off, after those of its instances that came before. Never blocks."""
@@ -182,9 +181,8 @@ class Runner:
         alone = self._works[batch] = Work(batch, job=job, since=work.since)
         return alone
 
-    def run_async(self, work: Work, coroutine: Coroutine) -> None:
+    def run_async(self, coroutine: Coroutine) -> None:
         """Let the event loop run a job that was detached, and a thread do what comes then."""
-        self._elsewhere[coroutine] = work
         self._event_loop().run(coroutine)
 
     def cancel_async(self, coroutine: Coroutine) -> None:
@@ -296,13 +294,35 @@ class Runner:
         self._crew.submit(partial(self._finish_async, coroutines), first=True)
 
     def _finish_async(self, coroutines: Sequence[Coroutine]) -> None:
-        for coroutine in coroutines:
-            work = self._elsewhere.pop(coroutine)
+        # Not those that took long: when one is refused, all that are with it begin again.
+        quick = [one for one in coroutines if one.work.job is not None and one.work.job.parked is None]
+        groups = [quick[first : first + MAX_BATCH] for first in range(0, len(quick), MAX_BATCH)]
+        groups += [[one] for one in set(coroutines).difference(quick)]
+        for group in groups:
+            self._finish_together(group, alone=len(coroutines) == 1)
+
+    def _finish_together(self, coroutines: Sequence[Coroutine], *, alone: bool) -> None:
+        works = [coroutine.work for coroutine in coroutines]
+        together = works[0] if len(works) == 1 else self._join(works)
+        for coroutine, work in zip(coroutines, works, strict=True):
+            if work is not together:
+                with work.draft.lock:  # It may just be parked.
+                    together.job, work.job = work.job, None
+                together.since = work.since
+                together.loaded |= work.loaded
             try:
-                coroutine.then(coroutine)
+                coroutine.then(coroutine, together)
             except Exception as error:
-                self._fail(work, error)
-            self._handler.write(work, last=True, alone=len(coroutines) == 1)
+                self._fail(together, error)
+        self._handler.write(together, last=True, alone=alone)
+
+    def _join(self, works: Sequence[Work]) -> Work:
+        with self._lock:
+            batch = self._admission.join(work.batch for work in works)
+        for work in works:
+            self._works.pop(work.batch, None)
+        together = self._works[batch] = Work(batch)
+        return together
 
     def _complete(self, work: Work) -> None:
         """No more turns in this batch: write it, and let the lane go when that is done."""

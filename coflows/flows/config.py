@@ -96,18 +96,20 @@ def load_class_config(cls: type) -> dict[str, Any]:
 def validate_config(cls: type, config: Mapping[str, Any]) -> None:
     """Raise FlowConfigError unless the config has what every flow needs: ``name`` and ``description``,
     interfaces that are lists of keys, and complete subflows."""
-    label, place = class_label(cls), config_place(cls)
+    label = class_label(cls)
     for key in ("name", "description"):
         value = config.get(key)
         if not isinstance(value, str) or not value.strip():
             missing = "has no" if key not in config else "needs some text as its"
-            raise FlowConfigError(f"The config of {label} {missing} {key!r}.", hint=f"Add `{key}: ...` to {place}.")
+            raise FlowConfigError(
+                f"The config of {label} {missing} {key!r}.", hint=f"Add `{key}: ...` to {config_place(cls)}."
+            )
     for key in _KEY_LISTS:
         value = config.get(key)
         if value is not None and not _is_key_list(value):
             raise FlowConfigError(
                 f"{key!r} in the config of {label} is not a list of keys: {type(value).__name__}.",
-                hint=f"Write `{key}: [one_key, another_key]` in {place}.",
+                hint=f"Write `{key}: [one_key, another_key]` in {config_place(cls)}.",
             )
     if config.get("runs_in", "thread") not in ("thread", IN_PROCESS):
         raise FlowConfigError(
@@ -119,7 +121,8 @@ def validate_config(cls: type, config: Mapping[str, Any]) -> None:
             f"memory_limit in the config of {label} is {limit!r}.",
             hint="Write it in bytes: `memory_limit: 1073741824`.",
         )
-    subflow_specs(config, where=f"the config of {label} ({place})")
+    if config.get("subflows_config") is not None:
+        subflow_specs(config, where=f"the config of {label} ({config_place(cls)})")
 
 
 def _is_key_list(value: object) -> bool:
