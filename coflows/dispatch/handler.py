@@ -16,7 +16,6 @@ from coflows.client import Client
 from coflows.codec.state import encode_state
 from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
-from coflows.dispatch.attempts import next_attempt, pause_before
 from coflows.dispatch.effects import effects_of
 from coflows.dispatch.entrance import check_access, read_message, reply_address
 from coflows.dispatch.event_loop import Coroutine
@@ -25,6 +24,7 @@ from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.parking import Claim
 from coflows.dispatch.process_turn import ProcessTurns, failure_of
 from coflows.dispatch.records import Outgoing, TurnRecord
+from coflows.dispatch.retries import Retries
 from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
@@ -34,7 +34,6 @@ from coflows.errors import (
     CoflowsError,
     FlowError,
     OutOfOrderError,
-    PoisonMessageError,
     SerializationError,
     StoreError,
 )
@@ -72,6 +71,7 @@ class Handler:
         self._resources = resources
         self._failpoints = failpoints
         self._writer = Writer(cl.store, runner, failpoints)
+        self._retries = Retries(cl, runner)
 
     def write(self, work: Work, *, last: bool = False, alone: bool = True) -> None:
         """See Writer."""
@@ -122,7 +122,9 @@ class Handler:
             private_keys=loaded.private_keys,
             pause=partial(self._runner.pause, work),
         )
-        if job.again and not self._begin_again(work, job, turn):
+        letter = self._retries.begin(work, job, turn) if job.again else None
+        if letter is not None:
+            self._add(work, turn, failed=True, letter=letter)
             return False
         if failure is not None and not loaded.flow.takes_failures:
             turn.fail(failure)
@@ -173,41 +175,6 @@ class Handler:
             return
         sent = () if reply_to is None else (refusal(self._cl.session, reply_to, Failure.of(error)),)
         self._runner.finish([(job, sent)])
-
-    # -- once more ---------------------------------------------------------------------------------------------
-
-    def _begin_again(self, work: Work, job: Job, turn: Turn) -> bool:
-        """Whether to try once more; else the message was given up. Others of its batch do not share its fate."""
-        self._runner.alone(work)
-        attempt = next_attempt(self._cl.store, turn.flow_id, turn.message.message_id)
-        limit = self._cl.settings.max_attempts
-        if attempt.number > limit:
-            reason = f"It was begun {limit} times, and each time its worker ended before the turn did."
-            self._give_to_dead(work, job, turn, reason)
-            return False
-        if (seconds := pause_before(attempt.number, turn.message.message_id)) > 0:
-            logger.warning("Attempt %d at message %s, in %.1f s.", attempt.number, turn.message.message_id, seconds)
-            with self._runner.pause(work):
-                time.sleep(seconds)
-                self._runner.quarantine.enter(job)
-        # Counted after the pause: a worker that dies during it died of something else.
-        attempt.begin(self._cl.store, job.claim)
-        return True
-
-    def _give_to_dead(self, work: Work, job: Job, turn: Turn, reason: str) -> None:
-        logger.error("Message %s goes to the dead letters: %s", turn.message.message_id, reason)
-        address = turn.address
-        letter = OpenedLetter(
-            dispatch_point=address.dispatch_point,
-            partition=address.partition,
-            sender=job.incoming.sender,
-            message_id=turn.message.message_id,
-            flow_id=turn.flow_id,
-            reason=reason,
-            payload=job.incoming.data,
-        )
-        turn.fail(Failure.of(PoisonMessageError(reason, hint="The owner finds it with `coflows dlq list`.")))
-        self._add(work, turn, failed=True, letter=letter)
 
     # -- the turn ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,152 @@
+"""One tree of errors; each class has a stable code, and each message says what, where and what to do next.
+
+CoflowsError
+|-- ConfigurationError            a setting, URL or file of the user's own is wrong
+|-- NameInvalidError              a user id, endpoint or other name is outside its grammar
+|-- IdentityError                 a user's keys
+|   |-- UserNotFoundError
+|   `-- UserExistsError
+|-- EnvelopeError                 sealed bytes that do not open, or not for us
+|-- SerializationError            data that cannot be encoded, or bytes that cannot be decoded
+|-- MessageTooLargeError
+|-- BrokerError
+|   |-- BrokerUnavailableError    nothing answers at the URL
+|   |-- BrokerAuthError           credentials refused
+|   |-- QueueMismatchError        the queue exists with other arguments
+|   `-- UnroutableError           no such queue; nothing was kept
+|-- StoreError
+|   |-- StoreUnavailableError
+|   |-- StoreLockedError
+|   |-- StoreReadOnlyError
+|   `-- ConflictError             a commit's condition did not hold; nothing was written
+|-- FlowError
+|   |-- FlowClassError            a class that does not import, or is no Flow
+|   |-- FlowConfigError           a config that does not parse or validate
+|   |-- EndpointTakenError        the endpoint serves another class, or the same one otherwise
+|   `-- FlowTimeoutError          a flow or task did not end in time (also a TimeoutError)
+|-- ExecutionError                a task in a pool
+|   |-- PoolClosedError
+|   |-- TaskError                 it raised something that cannot be sent as it is
+|   `-- WorkerDiedError           its worker process died over it
+|       `-- WorkerMemoryError     of want of memory (also a MemoryError)
+|-- WorkflowError
+|   |-- WorkflowInvalidError      steps that make no graph
+|   |-- WorkflowFailedError       a step failed (also a RuntimeError)
+|   `-- WorkflowCancelledError    somebody cancelled the run (also a RuntimeError)
+|-- EndpointNotFoundError         this user serves nothing under that name
+|-- UnknownUserError              no user with this id has a door on this broker
+|-- InstanceNotFoundError         no such instance, or it was deleted
+|-- FlowInstanceError             a tree of instances could not be fetched; names the chain
+|   `-- FlowCycleError            the tree contains itself
+|-- AccessDeniedError
+|-- RemoteFlowError               the flow that was called raised
+|-- PoisonMessageError            workers died over the message; it was given up
+|-- DeadLetterNotFoundError
+|-- OutOfOrderError               later messages of the same sender were worked off already
+|-- CallTimeoutError              no reply by the deadline (also a TimeoutError)
+`-- CallCancelledError            the caller cancelled the future
+"""
+
+from __future__ import annotations
+
+from coflows.errors.base import (
+    CoflowsError,
+    ConfigurationError,
+    IdentityError,
+    NameInvalidError,
+    UserExistsError,
+    UserNotFoundError,
+)
+from coflows.errors.calls import (
+    AccessDeniedError,
+    CallCancelledError,
+    CallTimeoutError,
+    DeadLetterNotFoundError,
+    EndpointNotFoundError,
+    FlowCycleError,
+    FlowInstanceError,
+    InstanceNotFoundError,
+    OutOfOrderError,
+    PoisonMessageError,
+    RemoteFlowError,
+    UnknownUserError,
+)
+from coflows.errors.carriers import (
+    BrokerAuthError,
+    BrokerError,
+    BrokerUnavailableError,
+    ConflictError,
+    EnvelopeError,
+    MessageTooLargeError,
+    QueueMismatchError,
+    SerializationError,
+    StoreError,
+    StoreLockedError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+    UnroutableError,
+)
+from coflows.errors.flows import (
+    EndpointTakenError,
+    ExecutionError,
+    FlowClassError,
+    FlowConfigError,
+    FlowError,
+    FlowTimeoutError,
+    PoolClosedError,
+    TaskError,
+    WorkerDiedError,
+    WorkerMemoryError,
+    WorkflowCancelledError,
+    WorkflowError,
+    WorkflowFailedError,
+    WorkflowInvalidError,
+)
+
+__all__ = [
+    "AccessDeniedError",
+    "BrokerAuthError",
+    "BrokerError",
+    "BrokerUnavailableError",
+    "CallCancelledError",
+    "CallTimeoutError",
+    "CoflowsError",
+    "ConfigurationError",
+    "ConflictError",
+    "DeadLetterNotFoundError",
+    "EndpointNotFoundError",
+    "EndpointTakenError",
+    "EnvelopeError",
+    "ExecutionError",
+    "FlowClassError",
+    "FlowConfigError",
+    "FlowCycleError",
+    "FlowError",
+    "FlowInstanceError",
+    "FlowTimeoutError",
+    "IdentityError",
+    "InstanceNotFoundError",
+    "MessageTooLargeError",
+    "NameInvalidError",
+    "OutOfOrderError",
+    "PoisonMessageError",
+    "PoolClosedError",
+    "QueueMismatchError",
+    "RemoteFlowError",
+    "SerializationError",
+    "StoreError",
+    "StoreLockedError",
+    "StoreReadOnlyError",
+    "StoreUnavailableError",
+    "TaskError",
+    "UnknownUserError",
+    "UnroutableError",
+    "UserExistsError",
+    "UserNotFoundError",
+    "WorkerDiedError",
+    "WorkerMemoryError",
+    "WorkflowCancelledError",
+    "WorkflowError",
+    "WorkflowFailedError",
+    "WorkflowInvalidError",
+]
