@@ -1,4 +1,4 @@
-"""The tree of errors: what its docstring draws is what there is, all of it in one place, each class with its own code."""
+"""The tree of errors: what its docstring draws is what there is, in one place, each class with its own code."""
 
 from __future__ import annotations
 
