@@ -24,7 +24,6 @@ from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.parking import Claim
 from coflows.dispatch.process_turn import ProcessTurns, failure_of
 from coflows.dispatch.records import Outgoing, TurnRecord
-from coflows.dispatch.retries import Retries
 from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
@@ -71,7 +70,6 @@ class Handler:
         self._resources = resources
         self._failpoints = failpoints
         self._writer = Writer(cl.store, runner, failpoints)
-        self._retries = Retries(cl, runner)
 
     def write(self, work: Work, *, last: bool = False, alone: bool = True) -> None:
         """See Writer."""
@@ -122,7 +120,8 @@ class Handler:
             private_keys=loaded.private_keys,
             pause=partial(self._runner.pause, work),
         )
-        letter = self._retries.begin(work, job, turn) if job.again else None
+        retries = self._runner.retries
+        letter = retries.begin(work, job, turn) if retries.counts(job) else None
         if letter is not None:
             self._add(work, turn, failed=True, letter=letter)
             return False

@@ -162,6 +162,7 @@ class Intake:
         if fresh:
             # A turn that was committed when its partition was given away already may have left its flow here.
             self._runner.forget_flows(lease.partition)
+            self._runner.retries.meet()
             for one in self._custody.meet(lease.partition):
                 if one.place is not None:
                     key = (one.flow_id, one.place.stream)

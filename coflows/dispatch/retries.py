@@ -14,6 +14,7 @@ from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
 from coflows.errors import PoisonMessageError
 from coflows.model.failure import Failure
+from coflows.model.layout import ATTEMPTS, attempts_key
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -22,11 +23,27 @@ logger = logging.getLogger(__name__)
 
 
 class Retries:
-    """Thread-safe."""
+    """Which messages this worker knows to have been begun before, and what comes of them. Thread-safe."""
 
     def __init__(self, cl: Client, runner: Runner) -> None:
         self._cl = cl
         self._runner = runner
+        self._counted: set[str] = set()
+
+    def meet(self) -> None:
+        """A partition was just taken: what other workers have counted is known from now on. Raises what the store
+        raises."""
+        self._counted.update(entry.key for entry in self._cl.store.scan(ATTEMPTS))
+
+    def counts(self, job: Job) -> bool:
+        """Whether the message was begun before. A broker that was killed may have forgotten that it was delivered."""
+        if not job.again and self._counted:
+            job.again = attempts_key(job.payload.flow_id, job.incoming.message_id) in self._counted
+        return job.again
+
+    def over(self, job: Job) -> None:
+        """The message is done with, and its count deleted."""
+        self._counted.discard(attempts_key(job.payload.flow_id, job.incoming.message_id))
 
     def begin(self, work: Work, job: Job, turn: Turn) -> OpenedLetter | None:
         """None once the turn may begin again, and that is counted; else the dead letter that its message becomes, of
@@ -45,6 +62,7 @@ class Retries:
                 self._runner.quarantine.enter(job)
         # Counted after the pause: a worker that dies during it died of something else.
         attempt.begin(self._cl.store, job.claim)
+        self._counted.add(attempt.key)
         return None
 
 

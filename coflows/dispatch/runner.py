@@ -26,6 +26,7 @@ from coflows.dispatch.outbox import Outbox, Turns
 from coflows.dispatch.parking import ParkingLot
 from coflows.dispatch.process_turn import ProcessTurns
 from coflows.dispatch.quarantine import Quarantine
+from coflows.dispatch.retries import Retries
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError
 from coflows.failpoints import Failpoints
@@ -56,6 +57,7 @@ class Runner:
         self._failpoints = Failpoints(cl.settings.failpoints)
         self.outbox = Outbox(cl.session, self._failpoints)
         self.quarantine = Quarantine()
+        self.retries = Retries(cl, self)
         self._processes = ProcessTurns(base_paths, concurrency)
         self._handler = Handler(cl, self, base_paths, secrets, resources, self._failpoints, self._processes)
         lot = ParkingLot(cl.store, dispatch_point, worker)
@@ -214,6 +216,8 @@ class Runner:
         sources: dict[Source, list[Job]] = {}
         for job in jobs:
             self._intake.ended(job)
+            if job.again and error is None:
+                self.retries.over(job)
             if job.parked is not None:
                 self.custody.over(job)
             twin = job.settle(again=error is not None)

@@ -13,6 +13,7 @@ import pytest
 
 from coflows import AtomicFlow, Client, FlowMessage
 from coflows.broker.base import Broker
+from coflows.dispatch.attempts import next_attempt
 from coflows.dispatch.job import Job
 from coflows.dispatch.lease import Lease
 from coflows.dispatch.runner import Runner
@@ -206,3 +207,19 @@ def test_a_turn_whose_batch_was_refused_before_it_ended_is_applied_once(
     until(lambda: "Another worker took" in caplog.text)
     Gates.go_on["second"].set()
     assert [future.get_data(TIMEOUT)["count"] for future in futures] == [2, 2, 2]
+
+
+def test_a_count_of_attempts_goes_with_its_message_though_the_broker_forgot_it(
+    users: Callable[..., list[Client]],
+) -> None:
+    """RabbitMQ, killed, may deliver what it had delivered before as if it were new."""
+    owner, caller = users(2)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, f"{__name__}.Gates", "gates")
+    flow = get_flow_instance(caller, "gates", user_id=owner.user_id)
+    message = flow.package_input_message({})
+    attempt = next_attempt(owner.store, flow.address.flow_id, message.message_id)
+    attempt.begin(owner.store, None)
+    run_dispatch_worker_thread(owner)
+    assert flow.get_reply_future(message).get_data(TIMEOUT) == {"count": 1}
+    assert owner.store.get(attempt.key) is None
