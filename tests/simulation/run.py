@@ -77,11 +77,15 @@ class Queue:
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """A batch in hand: what of it was begun, and the states that it will commit."""
+    """A batch in hand: what of it was begun and not written yet, the flows that it runs on and the epochs of their
+    last turns, and what is to be begun again. ``broken`` once a commit was refused."""
 
     batch: Batch[Job]
     begun: list[Job] = field(default_factory=list)
-    states: dict[str, list[int]] = field(default_factory=dict)
+    flows: dict[str, list[int]] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
+    again: list[Job] = field(default_factory=list)
+    broken: bool = False
 
 
 class Worker:
@@ -96,6 +100,8 @@ class Worker:
         self.sequencer: Sequencer[Job] = Sequencer()
         self.open: dict[Message, Job] = {}
         self.works: list[Work] = []
+        self.memory: dict[str, list[int]] = {}
+        """The flows that no batch has, as after their last turn."""
         self.acks: list[int] = []
         self.tracked: set[Job] = set()
         """What is not given back."""
@@ -137,7 +143,7 @@ class Worker:
         self.works += [Work(command.batch) for command in commands if isinstance(command, Start)]
 
     def turn(self, dice: random.Random) -> None:
-        """Begin the next job of a batch, on a copy of the state."""
+        """Begin the next job of a batch, on the flow in memory or one built from its state."""
         work = dice.choice(self.works)
         job = self.admission.next(work.batch)
         if job is None:
@@ -153,41 +159,63 @@ class Worker:
         if self._run.mutation != "no dedupe" and (job.done or job.late):
             return
         flow = job.message.flow
-        work.states.setdefault(flow, list(self._store.seen.get(flow, []))).append(job.message.id)
+        if flow not in work.flows:
+            built = list(self._store.seen.get(flow, []))
+            work.flows[flow] = self.memory.pop(flow, built)
+        work.flows[flow].append(job.message.id)
+        work.epochs[flow] = job.epoch
 
     def let_go(self, dice: random.Random) -> None:
         """A batch takes its time: what it has not begun starts in another."""
         self._obey(self.admission.let_go(dice.choice(self.works).batch))
 
+    def write(self, dice: random.Random) -> None:
+        """What a batch has finished, before it is over."""
+        self._write(dice.choice(self.works))
+
     def commit(self, dice: random.Random) -> None:
-        """All of a batch's turns, if nobody else has the lease and none of them was done."""
+        """The rest of a batch; then its flows are there for others."""
         work = dice.choice(self.works)
         self.works.remove(work)
+        self._write(work)
+        if not work.broken or self._run.mutation == "keeps what was refused":
+            self.memory |= {flow: seen for flow, seen in work.flows.items() if work.epochs[flow] == self.epoch}
+        self._obey(self.admission.end(work.batch, [(job.message.flow, job) for job in work.again]))
+
+    def _write(self, work: Work) -> None:
+        """The turns finished so far, if nobody else has the lease and none of them was done."""
         store, mutation = self._store, self._run.mutation
-        ran = [job for job in work.begun if not (job.done or job.late) or mutation == "no dedupe"]
-        answered = [job for job in work.begun if job not in ran]
+        begun, work.begun = work.begun, []
+        if work.broken:
+            for job in begun:
+                job.fresh = False
+            work.again += begun
+            return
+        ran = [job for job in begun if not (job.done or job.late) or mutation == "no dedupe"]
+        answered = [job for job in begun if job not in ran]
         stale = mutation != "no epoch" and any(job.epoch != store.epoch for job in ran)
         known = mutation != "no dedupe" and any(job.message in store.done for job in ran)
-        again: list[Job] = []
         if self._run.refusing and ran:
             # The store is locked, or full: all of it comes again.
-            self._run.refusing = False
+            self._run.refusing, work.broken = False, True
             for job in ran:
                 self._ended(job)
             if self is self._run.worker:
                 self.hand_on()
         elif stale:
+            work.broken = True
             for job in ran:
                 self._ended(job)
             if any(job.epoch == self.epoch or job.twins for job in ran) and self is self._run.worker:
                 self.hand_on()
         elif known:
+            work.broken = True
             for job in ran:
                 job.fresh = False
-            again = ran
+            work.again += ran
         else:
-            for flow, state in work.states.items():
-                store.seen[flow] = state
+            for flow in {job.message.flow for job in ran}:
+                store.seen[flow] = list(work.flows[flow])
             for job in ran:
                 store.done.add(job.message)
                 key = (job.message.flow, job.message.stream)
@@ -196,7 +224,6 @@ class Worker:
         for job in answered:
             self._ended(job)
             self.acks += [job.tag, *job.twins]
-        self._obey(self.admission.end(work.batch, [(job.message.flow, job) for job in again]))
 
     def _ended(self, job: Job) -> None:
         self.tracked.discard(job)
@@ -221,6 +248,7 @@ class Worker:
 
     def _forget(self) -> list[Job]:
         self.epoch = None
+        self.memory.clear()
         return self.sequencer.forget({f"f{flow}" for flow in range(FLOWS)})
 
 
@@ -248,7 +276,7 @@ class Run:
         able: list[str] = []
         able += ["send"] * bool(self.unsent)
         able += ["deliver"] * bool(self.queue.ready)
-        able += ["turn", "turn", "commit", "let_go"] * bool(worker.works)
+        able += ["turn", "turn", "commit", "write", "let_go"] * bool(worker.works)
         able += ["acknowledge"] * bool(worker.acks)
         able += ["thaw"] * any(other.works for other in self.others)
         if not able:
@@ -275,6 +303,9 @@ class Run:
 
     def let_go(self) -> None:
         self.worker.let_go(self.dice)
+
+    def write(self) -> None:
+        self.worker.write(self.dice)
 
     def commit(self) -> None:
         self.worker.commit(self.dice)
