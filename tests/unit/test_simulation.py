@@ -23,7 +23,14 @@ def test_nothing_is_lost_or_applied_twice_or_out_of_order() -> None:
         assert verdict.good, f"SEED={seed} make simulate: {verdict}"
 
 
-MUTATIONS = ["ack before commit", "no epoch", "no dedupe", "no numbers", "goes on after a refusal", "keeps what was refused"]
+MUTATIONS = (
+    "ack before commit",
+    "no epoch",
+    "no dedupe",
+    "no numbers",
+    "goes on after a refusal",
+    "keeps what was refused",
+)
 
 
 def noticed(mutation: str = "") -> bool:
