@@ -84,9 +84,12 @@ def test_a_tree_is_mounted_and_released_in_one_commit(users: Users) -> None:
     for name in ("left", "right"):
         serve_flow(owner, f"{CLASSES}.End", name)
     serve_flow(owner, f"{CLASSES}.Two", "two")
-    before = commits(owner) + 1
+    kept = threading.Event()
+    owner.store.watch("keeping:", lambda _keys: None if owner.read_keys("keeping:") else kept.set())
     flow = get_flow_instance(client, "two", owner.user_id)
-    assert len(instances(owner)) == 3 and commits(owner, before) == 1
+    assert len(instances(owner)) == 3
+    assert len({entry.version for entry in owner.store.scan("instance_metadata:")}) == 1
+    assert kept.wait(TIMEOUT)
     before = commits(owner, 0) + 1
     recursive_delete_flow_instance(client, flow.get_instance_id())
     assert instances(owner) == [] and commits(owner, before) == 1
