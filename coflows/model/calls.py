@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coflows.errors import CoflowsError, SerializationError
+from coflows.model.messages import check_moment
 from coflows.model.names import check_flow_id, check_token
 
 
@@ -107,7 +108,7 @@ _CALL: _Fields = {
     "kind": _constant("call"),
     "flow_id": check_flow_id,
     "data": _is(dict),
-    "created_at": _is(float),
+    "created_at": check_moment,
     "src_flow_id": check_flow_id,
     "reply": _is(dict),
     "answers": check_token,
@@ -118,7 +119,7 @@ _REPLY: _Fields = {
     "answers": check_token,
     "data": _is(dict),
     "message_id": check_token,
-    "created_at": _is(float),
+    "created_at": check_moment,
     "src_flow_id": check_flow_id,
     "value": _is(dict),
     "failure": _is(dict),

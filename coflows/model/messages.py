@@ -12,11 +12,21 @@ from typing import Any
 from coflows.errors import SerializationError
 from coflows.model.names import check_dispatch_point, check_flow_id, check_token, check_user_id
 
+LATEST = 253_402_300_800.0
+"""Seconds since the epoch at which the year 10,000 begins, where the calendar of ``datetime`` ends."""
+
 
 def new_message_id() -> str:
     """A random id: 32 lowercase hex digits, of which the first 12 are the time in milliseconds (as in a UUID of version
     7), so that what is stored under ids of the same time lies together."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def check_moment(value: object) -> float:
+    """Return ``value`` when it is a time of the calendar, else raise SerializationError: flows reckon with it."""
+    if type(value) is float and 0.0 <= value < LATEST:
+        return value
+    raise SerializationError(f"{str(value)[:80]} is no time in seconds since the epoch.")
 
 
 class ReplyMode(StrEnum):
@@ -135,7 +145,7 @@ class FlowMessage:
                 data=value["data"],
                 message_id=check_token(value["message_id"]),
                 input_message_id=None if answered is None else check_token(answered),
-                created_at=float(value["created_at"]),
+                created_at=check_moment(value["created_at"]),
                 sender=None if sender is None else check_user_id(sender),
                 src_flow_id=None if source is None else check_flow_id(source),
                 reply_to=None if reply_to is None else ReplyAddress.from_dict(reply_to),
