@@ -18,7 +18,7 @@ from coflows.client import Client
 from coflows.errors import CoflowsError, FlowInstanceError, UnroutableError
 from coflows.failpoints import Failpoints
 from coflows.fair_pool import FairPool
-from coflows.flows.config import check_overrides
+from coflows.flows.overrides import check_overrides
 from coflows.identity.sealing import Item
 from coflows.keeping import handle_keep, sweep
 from coflows.model.calls import Reply

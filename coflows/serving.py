@@ -11,9 +11,10 @@ from typing import Any
 from coflows.client import Client
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
 from coflows.errors import ConflictError, EndpointTakenError, FlowClassError, FlowConfigError, InstanceNotFoundError
-from coflows.flows.config import SubflowSpec, check_overrides, subflow_specs
+from coflows.flows.config import SubflowSpec, subflow_specs
 from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
+from coflows.flows.overrides import check_no_class, check_overrides
 from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
@@ -221,6 +222,7 @@ def get_flow_instance(
     check_endpoint(flow_endpoint)
     overrides = config_overrides or {}
     check_overrides(overrides)
+    check_no_class(overrides)
     if dispatch_point_override is not None:
         check_dispatch_point(dispatch_point_override)
     mounter, now, request_id = Mounter(cl), time.time(), new_message_id()

@@ -13,8 +13,10 @@ from coflows.codec.state import encode_state
 from coflows.codec.wire import encode
 from coflows.endpoints import Endpoint, find_endpoints, not_served, open_point, partitions_of, read
 from coflows.errors import CoflowsError, FlowConfigError, FlowInstanceError
-from coflows.flows.config import SubflowSpec, check_overrides, differing_keys, subflow_specs
+from coflows.flows import Flow
+from coflows.flows.config import SubflowSpec, differing_keys, load_class_config, subflow_specs
 from coflows.flows.loading import FlowClasses
+from coflows.flows.overrides import check_overridable, check_overrides
 from coflows.keeping import Probation
 from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
@@ -112,6 +114,7 @@ class Tree:
         self._classes = classes
         self._endpoints: dict[str, Endpoint] = {}
         self._configs: dict[tuple[str, bytes], _Config] = {}
+        self._class_configs: dict[str, tuple[Mapping[str, Any], str]] = {}
         self._partitions: dict[str, int] = {}
         self._singletons: dict[str, Node] = {}
         self._before = cl.store.get_many(_init_key(one) for one in requests)
@@ -195,6 +198,9 @@ class Tree:
         config = self._config(endpoint, request.config_overrides)
         if config.private_keys:
             check_overrides(request.config_overrides, config.private_keys)
+        if request.config_overrides and request.client not in (LOCAL, self._cl.user_id):
+            defaults, class_name = self._defaults(endpoint)
+            check_overridable(defaults, request.config_overrides, class_name)
         todo = plan(config.specs, self._cl.user_id)
         node = Node(request, endpoint, self._address(request, endpoint), chain, todo)
         self.nodes.append(node)
@@ -240,10 +246,21 @@ class Tree:
         key = endpoint.name, encode(overrides)
         known = self._configs.get(key)
         if known is None:
-            version = endpoint.versions[serve_key(endpoint.name, "flow_class_name")]
-            values = self._classes.resolve(endpoint.flow_class_name, version).get_config(**overrides)
+            values = self._class(endpoint).get_config(**overrides)
             known = self._configs[key] = _Config(values.get("private_keys") or (), values, subflow_specs(values))
         return known
+
+    def _defaults(self, endpoint: Endpoint) -> tuple[Mapping[str, Any], str]:
+        """The config that its class has before any override, and the name of the class; read once."""
+        known = self._class_configs.get(endpoint.name)
+        if known is None:
+            flow_class = self._class(endpoint)
+            known = self._class_configs[endpoint.name] = load_class_config(flow_class), flow_class.__name__
+        return known
+
+    def _class(self, endpoint: Endpoint) -> type[Flow]:
+        version = endpoint.versions[serve_key(endpoint.name, "flow_class_name")]
+        return self._classes.resolve(endpoint.flow_class_name, version)
 
     def _address(self, request: MountRequest, endpoint: Endpoint) -> InstanceAddress:
         point = request.dispatch_point_override or endpoint.dispatch_point

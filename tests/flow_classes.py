@@ -127,7 +127,11 @@ class AsyncExit(AtomicFlow):
 class Chain(CompositeFlow):
     """Asks the next one and adds one; the end of the chain is an Echo-like flow."""
 
-    default_config = config("Chain", subflows_config={"next": {"user_id": "local", "flow_endpoint": "end"}})
+    default_config = config(
+        "Chain",
+        overridable=["subflows_config.next"],
+        subflows_config={"next": {"user_id": "local", "flow_endpoint": "end"}},
+    )
 
     def run(self, input_message: FlowMessage) -> dict[str, Any]:
         return {"depth": self.subflows["next"].ask(input_message.data)["depth"] + 1}

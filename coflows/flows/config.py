@@ -14,7 +14,6 @@ from coflows.flows.class_file import class_label, config_place, read_class_file
 from coflows.model.names import LOCAL, check_endpoint, check_subflow_key, check_user_id
 
 TARGET = "_target_"
-MAX_DEPTH = 64
 IN_PROCESS = "process"
 _ATOMS = (str, int, float, bool, NoneType)
 """What most values are: looked for first, and not copied."""
@@ -127,66 +126,6 @@ def validate_config(cls: type, config: Mapping[str, Any]) -> None:
 
 def _is_key_list(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(key, str) and key for key in value)
-
-
-def check_overrides(overrides: Mapping[str, Any], private_keys: Collection[str] = ()) -> None:
-    """Raise FlowConfigError, naming the dotted key, for an override that is more than data: a key like
-    ``_x_``, a text with ``${``, a key that is no text; and for a value under one of ``private_keys``,
-    which would be stored."""
-    if not isinstance(overrides, Mapping):
-        raise FlowConfigError(
-            f"Config overrides are a {type(overrides).__name__}, not a dict.", hint='Pass a dict: {"key": value}.'
-        )
-    _check_override(overrides, "", frozenset(private_keys), 0)
-
-
-def _check_override(value: object, at: str, private: frozenset[str], depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise FlowConfigError(
-            f"Override {at[:80]!r}... is nested deeper than {MAX_DEPTH}, or contains itself.", hint="Flatten it."
-        )
-    if isinstance(value, str):
-        if "${" in value:
-            raise FlowConfigError(
-                f"Override {at!r} contains '${{', which is not allowed in overrides.",
-                hint="Write the value itself.",
-            )
-    elif isinstance(value, (dict, Mapping)):
-        for key, item in value.items():
-            dotted = f"{at}.{key}" if at else f"{key}"
-            _check_override_key(key, dotted, private)
-            _check_override(item, dotted, private, depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_override(item, f"{at}.{index}", private, depth + 1)
-
-
-def _check_override_key(key: object, dotted: str, private: frozenset[str]) -> None:
-    if not isinstance(key, str):
-        raise FlowConfigError(f"Override key {dotted} is {type(key).__name__}, not text.", hint="Use a str.")
-    if key.startswith("_") and key.endswith("_"):
-        raise FlowConfigError(
-            f"Override {dotted!r} is not allowed: keys that begin and end with '_' choose code, not data.",
-            hint="Leave it out; which class runs is decided by who serves the flow.",
-        )
-    if key in private:
-        raise FlowConfigError(
-            f"Override {dotted!r} is private: it would be stored and sent.",
-            hint="Give it to the dispatch worker as a secret; the flow reads it from self.secrets.",
-        )
-
-
-def check_overridable(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Raise FlowConfigError for an override from another user that the owner's config does not list, as a
-    dotted key or a parent of it, in ``overridable``. ``name`` and ``description`` may always be
-    overridden. ``config`` is that of the class, before any override."""
-    allowed = ("name", "description", *(config.get("overridable") or ()))
-    refused = [key for key in differing_keys({}, overrides, ignore=()) if not _covered(key, allowed)]
-    if refused:
-        raise FlowConfigError(
-            f"The owner of the flow does not let others override: {', '.join(refused)}.",
-            hint=f"Others may override: {', '.join(allowed)}.",
-        )
 
 
 def _covered(dotted: str, keys: Collection[str]) -> bool:

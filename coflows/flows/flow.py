@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 
 from coflows.errors import FlowConfigError, FlowError
 from coflows.flows.class_file import class_label, config_place
-from coflows.flows.config import check_overrides, load_class_config, merge_config, validate_config
+from coflows.flows.config import load_class_config, merge_config, validate_config
+from coflows.flows.overrides import check_overrides
 from coflows.flows.private import Secrets, strip_private
 from coflows.flows.records import Records
 from coflows.flows.runtime import FlowRuntime

@@ -189,6 +189,22 @@ def test_repeating_what_a_singleton_has_is_no_difference(users: Users, recwarn: 
     assert not [one for one in recwarn if issubclass(one.category, IgnoredConfigWarning)]
 
 
+def test_another_user_overrides_what_the_owner_lets_him(users: Users) -> None:
+    owner, client = start(users, 2)
+    serve_flow(owner, f"{CLASSES}.Two", "two")
+    for name in ("left", "right", "elsewhere"):
+        serve_flow(owner, f"{CLASSES}.End", name)
+    overrides = {"name": "Mine", "subflows_config": {"left": {"flow_endpoint": "elsewhere"}}}
+    with pytest.raises(FlowConfigError, match=r"override: subflows_config\.left\.flow_endpoint\..*Two\.yaml"):
+        get_flow_instance(client, "two", owner.user_id, config_overrides=overrides)
+    assert instances(owner) == []
+    get_flow_instance(client, "two", owner.user_id, config_overrides={"name": "Mine"})
+    get_flow_instance(owner, "two", config_overrides=overrides)
+    overrides["subflows_config"]["left"] = {"flow_class_name": f"{CLASSES}.Chain"}
+    with pytest.raises(FlowConfigError, match="chooses a class"):
+        get_flow_instance(owner, "two", config_overrides=overrides)
+
+
 def test_private_overrides_are_refused_and_not_stored(users: Users) -> None:
     (owner,) = start(users, 1)
     serve_flow(owner, f"{CLASSES}.Private", "private")

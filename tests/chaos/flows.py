@@ -32,6 +32,7 @@ class Relay(CompositeFlow):
     default_config = {
         "name": "Relay",
         "description": "Passes on.",
+        "overridable": ["subflows_config.next"],
         "subflows_config": {"next": {"user_id": "local", "flow_endpoint": "witness"}},
     }
 

@@ -16,13 +16,12 @@ from coflows import AtomicFlow, CompositeFlow, Flow, FlowMessage
 from coflows.errors import FlowConfigError
 from coflows.flows.config import (
     SubflowSpec,
-    check_overridable,
-    check_overrides,
     deep_merge,
     differing_keys,
     merge_config,
     subflow_specs,
 )
+from coflows.flows.overrides import check_no_class, check_overridable, check_overrides
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """The machine may be busy."""
@@ -261,12 +260,69 @@ def test_a_private_override_is_refused_at_any_depth() -> None:
 
 
 def test_others_override_what_the_owner_lists() -> None:
-    config = {"overridable": ["model", "prompt.style"]}
-    check_overridable(config, {"name": "x", "description": "y", "model": {"size": 1}, "prompt": {"style": "terse"}})
-    refused(lambda: check_overridable(config, {"prompt": {"text": "x"}, "model": 1}), "override: prompt.text.")
-    refused(lambda: check_overridable(config, {"overridable": ["all"]}), "override: overridable.")
-    refused(lambda: check_overridable(config, {"models": 1, "promptly": {"style": 1}}), "models, promptly.style")
-    refused(lambda: check_overridable({}, {"model": {}, "models": 1}), "model, models")
+    config = {"overridable": ["model", "prompt.style", "subflows_config.*.user_id"], "letters": 3}
+
+    def others(overrides: dict[str, Any]) -> None:
+        check_overridable(config, overrides, "Child")
+
+    others({"name": "x", "description": "y", "model": {"size": 1}, "prompt": {"style": "terse"}})
+    others({"subflows_config": {"a": {"user_id": "x"}, "b": {"user_id": "y"}}})
+    refused(
+        lambda: others({"prompt": {"text": "x"}, "model": 1}),
+        "of Child does not let others override: prompt.text.",
+        "may override: description, model, name, prompt.style, subflows_config.*.user_id.",
+        "`overridable` in Child.yaml",
+    )
+    refused(lambda: others({"overridable": ["all"]}), "override: overridable.")
+    refused(lambda: others({"models": 1, "promptly": {"style": 1}}), "models, promptly.style")
+    refused(lambda: others({"letters": 4}), "override: letters.")
+    refused(lambda: others({"subflows_config": {"a": {"flow_endpoint": "x"}}}), "subflows_config.a.flow_endpoint")
+    refused(lambda: others({"prompt": "x"}), "override: prompt.")
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "overridable"]), st.integers() | st.just({}), min_size=1))
+def test_nothing_can_be_overridden_where_nothing_is_listed(overrides: dict[str, Any]) -> None:
+    refused(lambda: check_overridable({"a": 1, "overridable": []}, overrides, "Child"), "override: ")
+    refused(lambda: check_overridable({"a": 1, "overridable": "ab"}, overrides, "Child"), "override: ")
+
+
+def test_by_default_others_override_plain_values_but_not_where_subflows_come_from() -> None:
+    source = {"user_id": "local", "flow_endpoint": "x", "flow_class_name": "X"}
+    config = {
+        "name": "n",
+        "letters": 6,
+        "style": None,
+        "runs_in": "process",
+        "memory_limit": 1,
+        "tools": ["a"],
+        3: "x",
+        "subflows_config": {"next": {**source, "start": 1, "subflows_config": {"deep": {**source, "start": 1}}}},
+    }
+
+    def others(overrides: dict[str, Any]) -> None:
+        check_overridable(config, overrides, "Child")
+
+    deep = {"start": 2, "subflows_config": {"deep": {"start": 3}}}
+    others({"name": "x", "description": "y", "letters": "seven", "style": 1.5, "subflows_config": {"next": deep}})
+    for key in ("user_id", "flow_endpoint"):
+        for subflow in ({key: "x"}, {"subflows_config": {"deep": {key: "x"}}}):
+            refused(lambda overrides=subflow: others({"subflows_config": {"next": overrides}}), f".{key}.")
+    for overrides in ({"runs_in": "thread"}, {"memory_limit": 2}, {"tools": "b"}, {"private_keys": []}, {"new": 1}):
+        refused(lambda overrides=overrides: others(overrides), f"override: {next(iter(overrides))}.")
+    for overrides in (
+        {"letters": [1]},
+        {"letters": {"a": 1}},
+        {"subflows_config": {}},
+        {"subflows_config": {"new": {}}},
+    ):
+        refused(lambda overrides=overrides: others(overrides), "does not let others override")
+
+
+def test_nobody_overrides_what_class_a_subflow_is_of() -> None:
+    overrides = {"subflows_config": {"next": {"subflows_config": {"deep": {"flow_class_name": "os.system"}}}}}
+    refused(lambda: check_no_class(overrides), "'subflows_config.next.subflows_config.deep.flow_class_name'")
+    refused(lambda: check_overridable({"overridable": ["*"]}, overrides, "Child"), "chooses a class")
+    check_no_class({"flow_class_name": "the flow's own", "subflows_config": {"next": {"user_id": "x"}}})
 
 
 # -- subflows --------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def test_private_keys_stay_inside() -> None:
     reply = flow.package_output_message(FlowMessage({}), {"api_key": "geheim", "deep": {"api_key": "geheim", "x": 1}})
     assert reply.data == {"deep": {"x": 1}} and "geheim" not in repr(flow)
     with pytest.raises(FlowConfigError, match="api_key"):
-        from coflows.flows.config import check_overrides
+        from coflows.flows.overrides import check_overrides
 
         check_overrides({"api_key": "geheim"}, ["api_key"])
 
