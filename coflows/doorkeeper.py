@@ -29,7 +29,7 @@ from coflows.model.wire import DoorPayload, Fetch, FetchItem, Keep, Release, rea
 from coflows.mounting import Mounter
 from coflows.parcel import Parcel
 from coflows.releasing import handle_release
-from coflows.resolution import MountRequest, derive_id, describe
+from coflows.resolution import MountRequest, derive_id, describe, patience
 from coflows.session import Incoming
 from coflows.tree import named
 
@@ -130,15 +130,17 @@ class Doorkeeper:
         logger.info("~~~ serving get_instances request ~~~")
         logger.info("request_id = %s", fetch.request_id)
         logger.info("get_instance_calls: %s", [(item.key, item.flow_endpoint) for item in fetch.items])
-        if time.time() > fetch.deadline:
+        now = time.time()
+        if now > fetch.deadline:
             raise FlowInstanceError("The request came after its deadline.", hint="Try again.")
         if len({item.key for item in fetch.items}) < len(fetch.items):
             raise FlowInstanceError("The request asks for one key twice.", hint="Give each subflow a key of its own.")
-        mounted = self._mounter.mount([self._request(sender, fetch, item) for item in fetch.items])
+        deadline = patience(fetch.deadline, now)
+        mounted = self._mounter.mount([self._request(sender, fetch, item, deadline) for item in fetch.items])
         instances = {item.key: one.to_dict() for item, one in zip(fetch.items, mounted, strict=True)}
         return Reply(answers=fetch.request_id, value={"instances": instances})
 
-    def _request(self, sender: str, fetch: Fetch, item: FetchItem) -> MountRequest:
+    def _request(self, sender: str, fetch: Fetch, item: FetchItem, deadline: float) -> MountRequest:
         # Which of several items an error is about, only this side knows.
         steps = () if len(fetch.items) == 1 else (describe(item.key, item.flow_endpoint, self._cl.user_id),)
         with named(steps):
@@ -147,7 +149,7 @@ class Doorkeeper:
             endpoint=item.flow_endpoint,
             client=sender,
             request_id=derive_id(fetch.request_id, item.key),
-            deadline=fetch.deadline,
+            deadline=deadline,
             config_overrides=item.config_overrides,
             initial_state=item.initial_state,
             dispatch_point_override=item.dispatch_point_override,

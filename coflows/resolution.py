@@ -14,6 +14,8 @@ from coflows.model.wire import MAX_DEPTH, MAX_FAN_OUT, ChainLink, FetchItem
 
 DEADLINE_SHARE = 0.9
 """Part of the remaining time that a hop gives the next one, so that the inner error arrives before the outer."""
+LONGEST_FETCH = 300.0
+"""Seconds that a user may have another one look for what he asks for, whatever deadline he names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,12 @@ def fetch_items(specs: Mapping[str, SubflowSpec]) -> list[FetchItem]:
 def next_deadline(deadline: float, now: float) -> float:
     """The deadline for the next hop: a share of what is left."""
     return now + max(deadline - now, 0.0) * DEADLINE_SHARE
+
+
+def patience(deadline: float, now: float) -> float:
+    """Until when a request of another user is worked on, which keeps a thread meanwhile: no longer than he may ask
+    for."""
+    return min(deadline, now + LONGEST_FETCH)
 
 
 def describe(key: str, endpoint: str, user_id: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from coflows import Client
+from coflows import Client, resolution
 from coflows.broker.topology import dispatch_queue, door_queue, session_queue
 from coflows.codec.wire import decode, encode
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
@@ -165,6 +165,21 @@ def test_a_fetch_after_its_deadline_mounts_nothing(users: Users) -> None:
     run_get_instance_worker_thread(owner)
     assert get_flow_instance(client, "counter", owner.user_id).get_instance_id()
     assert len(owner.read_keys("instance_metadata:")) == 1
+
+
+def test_what_is_to_be_looked_for_for_ever_is_given_up(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request keeps a thread of the owner's while a third user, whose worker is away, is waited for."""
+    monkeypatch.setattr(resolution, "LONGEST_FETCH", 0.5)
+    owner, client, away = users(3)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "tests.flow_classes.Chain", "chain")
+    over = {"subflows_config": {"next": {"user_id": away.user_id}}}
+    request_id = new_message_id()
+    item = FetchItem(key="root", flow_endpoint="chain", config_overrides=over)
+    fetch = Fetch(request_id=request_id, session=client.session.id, items=[item], deadline=time.time() + 1e9)
+    reply = client.session.request(door_queue(owner.user_id).name, owner.user_id, request_id, fetch)
+    failure = reply.result(TIMEOUT).failure
+    assert failure is not None and "did not answer in time" in failure["text"]
 
 
 @pytest.mark.parametrize("field", ["deadline", "keep_by"])

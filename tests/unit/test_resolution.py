@@ -11,7 +11,7 @@ from coflows.errors import FlowCycleError, FlowInstanceError
 from coflows.flows.config import SubflowSpec
 from coflows.model.address import partition_of
 from coflows.model.wire import MAX_DEPTH, MAX_FAN_OUT, ChainLink
-from coflows.resolution import derive_id, extend_chain, flow_id_of, next_deadline, plan
+from coflows.resolution import LONGEST_FETCH, derive_id, extend_chain, flow_id_of, next_deadline, patience, plan
 
 A, B = "a" * 52, "b" * 51 + "a"
 
@@ -65,3 +65,8 @@ def test_each_other_user_is_asked_once() -> None:
 def test_the_inner_deadline_comes_first() -> None:
     assert 0 < next_deadline(110.0, 100.0) < 110.0
     assert next_deadline(90.0, 100.0) == 100.0
+
+
+def test_nobody_has_another_user_wait_for_ever() -> None:
+    assert patience(1_060.0, 1_000.0) == 1_060.0
+    assert patience(1e300, 1_000.0) == 1_000.0 + LONGEST_FETCH
