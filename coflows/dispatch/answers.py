@@ -37,10 +37,13 @@ def recorded(session: Session, store: Store, recall: Recall, sender: str, *, unk
     later = store.get(reply_key(recall.flow_id, recall.message_id))
     for turn in (recall.message_id, None if later is None else later.value.decode()):
         done = None if turn is None else store.get(done_key(recall.flow_id, turn))
-        answer = None if done is None else TurnRecord.decode(done.value).answer_to(recall.message_id, sender)
+        if done is None:
+            continue
+        record = TurnRecord.decode(done.value)
+        answer = record.answer_to(recall.message_id, sender)
         if answer is not None:
             return Outgoing(queue, sender, new_message_id(), recall.message_id, answer.data)
-    own = store.get(done_key(recall.flow_id, recall.message_id))
-    # A message that was worked off is not unknown, though its answer is still to come.
-    pending = session.encode(Reply(recall.message_id, pending=True, unknown=unknown and own is None))
+        if turn == recall.message_id and record.is_of(turn, sender):
+            unknown = False  # It was worked off, though its answer is still to come.
+    pending = session.encode(Reply(recall.message_id, pending=True, unknown=unknown))
     return Outgoing(queue, sender, new_message_id(), recall.message_id, pending)

@@ -30,7 +30,7 @@ def effects_of(turn: Turn, job: Job, loaded: Loaded, records: Mapping[str, bytes
     done = done_key(flow_id, message.message_id)
     writes = {**turn.calls, **turn.timers}
     if not turn.untracked or job.incoming.place is not None or any(one.answers is None for one in turn.sent):
-        writes[done] = TurnRecord(turn.sent, job.incoming.until).encode()
+        writes[done] = TurnRecord.of(message.message_id, job.incoming.sender, turn.sent, job.incoming.until).encode()
     for one in turn.sent:
         if one.answers is not None and one.answers != message.message_id:
             writes[reply_key(flow_id, one.answers)] = message.message_id.encode()

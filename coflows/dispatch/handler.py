@@ -29,6 +29,7 @@ from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
 from coflows.dispatch.writer import Writer
 from coflows.errors import (
+    AccessDeniedError,
     CallCancelledError,
     CoflowsError,
     FlowError,
@@ -84,9 +85,10 @@ class Handler:
         work.job, work.since = job, time.monotonic()
         if not job.fresh:
             self._refresh(job)
-        if job.done is not None:
+        record = None if job.done is None else TurnRecord.decode(job.done.value)
+        if record is not None and record.is_of(job.incoming.message_id, job.incoming.sender):
             logger.info("Message %s was worked off before; its reply is sent again.", job.incoming.message_id)
-            self._send_again(work, job, TurnRecord.decode(job.done.value).sent)
+            self._send_again(work, job, record.sent)
             return True
         call, flow_id = job.payload, job.payload.flow_id
         try:
@@ -94,6 +96,8 @@ class Handler:
             failure = None if call.failure is None else Failure.from_dict(call.failure)
             instance = self.loader.find(flow_id, job.metadata)
             check_access(self._cl, self.loader, job, instance, push)
+            if record is not None:
+                raise AccessDeniedError("Somebody else's message has this id.", hint="Send it under another one.")
             if is_timer(call, job.incoming.sender, self._cl.user_id) and not self._is_set(work, job, instance):
                 logger.info("Timer %s was cancelled, or worked off before.", job.incoming.message_id)
                 self._runner.finish([(job, ())])

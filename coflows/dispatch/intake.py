@@ -240,7 +240,7 @@ class Intake:
         flow_id, message_id = payload.flow_id, payload.message_id
         job = self._open.get((incoming.sender, flow_id, message_id))
         if isinstance(payload, Recall):
-            unknown = job is None and not self._custody.lot.has(partition, flow_id, message_id)
+            unknown = job is None and not self._custody.lot.has(partition, flow_id, message_id, incoming.sender)
             answer = recorded(self._session, self._store, payload, incoming.sender, unknown=unknown)
             self._runner.outbox.send_one(answer)
         elif job is not None:

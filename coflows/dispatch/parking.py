@@ -115,9 +115,10 @@ class ParkingLot:
         """The key of a message, given sender, instance and id."""
         return parked_key(self._point, partition, job_key[1], job_key[2])
 
-    def has(self, partition: int | None, flow_id: str, message_id: str) -> bool:
-        """Whether this message is parked."""
-        return self._store.get(parked_key(self._point, partition, flow_id, message_id)) is not None
+    def has(self, partition: int | None, flow_id: str, message_id: str, sender: str) -> bool:
+        """Whether this message of ``sender``'s is parked."""
+        entry = self._store.get(parked_key(self._point, partition, flow_id, message_id))
+        return entry is not None and Parked.decode(entry.value).sender == sender
 
     def cancel(self, partition: int | None, flow_id: str, message_id: str, sender: str) -> None:
         """Tell the worker that has it, whichever that is, that its sender no longer wants it."""

@@ -39,21 +39,37 @@ def is_session(queue: str) -> bool:
 @dataclass(slots=True)
 class TurnRecord:
     """A turn that was committed ``at`` (seconds since the epoch), what it sent, and ``until`` when its message says
-    that it is valid."""
+    that it is valid. ``sender`` is who sent its message, where no answer to him tells that."""
 
     sent: Sequence[Outgoing]
     until: int = 0
     at: float = field(default_factory=time.time)
+    sender: str | None = None
+
+    @classmethod
+    def of(cls, message_id: str, sender: str, sent: Sequence[Outgoing], until: int) -> TurnRecord:
+        """The record of the turn of ``sender``'s message, committed now."""
+        record = cls(sent, until)
+        if record.answer_to(message_id, sender) is None:
+            record.sender = sender
+        return record
 
     def encode(self) -> bytes:
         """The bytes of it; ``decode`` reads them back."""
-        return encode({"at": self.at, "until": self.until, "sent": self.sent})
+        value = {"at": self.at, "until": self.until, "sent": self.sent}
+        return encode(value if self.sender is None else {**value, "sender": self.sender})
 
     @classmethod
     def decode(cls, data: bytes) -> TurnRecord:
         """Read a record of the user's own store."""
         value = decode(data, max_bytes=MAX_RECORD)
-        return cls([Outgoing(*fields) for fields in value["sent"]], value["until"], value["at"])
+        return cls([Outgoing(*fields) for fields in value["sent"]], value["until"], value["at"], value.get("sender"))
+
+    def is_of(self, message_id: str, sender: str) -> bool:
+        """Whether ``sender`` sent the message of this turn: nobody else learns that there was one. Of a record that was
+        written before it told, everybody may have."""
+        answered = {one.recipient for one in self.sent if one.answers == message_id}
+        return sender in answered or sender == self.sender or (not answered and self.sender is None)
 
     def answer_to(self, message_id: str, recipient: str) -> Outgoing | None:
         """What this turn answered to ``recipient``'s message, or None."""

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from coflows import Client, resolution
+from coflows import Client, FlowMessage, resolution
 from coflows.broker.topology import dispatch_queue, door_queue, session_queue
 from coflows.codec.wire import decode, encode
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
-from coflows.errors import CallTimeoutError, InstanceNotFoundError, SerializationError
+from coflows.errors import AccessDeniedError, CallTimeoutError, InstanceNotFoundError, SerializationError
 from coflows.identity.sealing import Item, seal, seal_items
 from coflows.model.calls import Call, Reply
 from coflows.model.messages import new_message_id
@@ -82,6 +82,22 @@ def test_a_forged_reply_resolves_nothing(served: tuple[Client, Client], users: U
     client.session.send(queue, client.user_id, new_message_id(), forged).result(TIMEOUT)
     assert flow.ask({}, TIMEOUT) == {"count": 1}
     assert not waiting.done()
+
+
+def test_an_id_that_was_used_tells_nobody_but_its_sender(users: Users) -> None:
+    """Rather than having sent again what somebody else was answered."""
+    owner, client, stranger = users(3)
+    run_dispatch_worker_thread(owner)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "CounterFlowModule.CounterFlow", "counter")
+    serve_flow(owner, "CounterFlowModule.CounterFlow", "shared", singleton=True)
+    own, shared = (get_flow_instance(client, name, owner.user_id) for name in ("counter", "shared"))
+    used = FlowMessage({}, message_id=new_message_id())
+    for flow, error in ((own, InstanceNotFoundError), (shared, AccessDeniedError)):
+        assert flow.get_reply_future(used).get_data(TIMEOUT) == {"count": 1}
+        with pytest.raises(error):
+            stranger.proxy(flow.address).get_reply_future(used).get_data(TIMEOUT)
+        assert flow.get_reply_future(used).get_data(TIMEOUT) == {"count": 1}
 
 
 def test_a_push_reply_that_nobody_asked_for_is_refused(served: tuple[Client, Client]) -> None:
