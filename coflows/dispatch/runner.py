@@ -85,9 +85,12 @@ class Runner:
         self._obey(commands, next=next)
 
     def withdraw(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those of the jobs that have not started are not started; gives them."""
+        """Those of the jobs that have not started are not started; gives them. Their messages come again."""
         with self._lock:
-            return self._admission.withdraw(jobs)
+            withdrawn = self._admission.withdraw(jobs)
+        for job in withdrawn:
+            self._intake.ended(job)
+        return withdrawn
 
     def hold(self, lane: str) -> None:
         """Another worker has a message of this instance: start no other."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from coflows import AtomicFlow, Client, FlowMessage
+from coflows.dispatch import partitions
 from coflows.dispatch.admission import Batch
 from coflows.dispatch.custody import Custody
 from coflows.dispatch.job import Job
 from coflows.dispatch.parking import ParkingLot
+from coflows.dispatch.runner import Runner
 from coflows.dispatch.work import Work
+from coflows.dispatch.worker import DispatchWorker
 from coflows.errors import BrokerUnavailableError, CallCancelledError
 from coflows.failpoints import Failpoints
 from coflows.model.calls import Call
@@ -23,6 +26,7 @@ from coflows.model.messages import new_message_id
 from coflows.serving import get_flow_instance, serve_flow
 from coflows.session import Incoming
 from coflows.waiting import Waiting
+from tests import flow_classes
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
 TIMEOUT = 30
@@ -102,3 +106,34 @@ def test_nothing_is_expected_of_a_session_that_was_closed() -> None:
     assert isinstance(before.exception(0), BrokerUnavailableError)
     with pytest.raises(BrokerUnavailableError):
         waiting.expect("2" * 32, "bob")
+
+
+def test_what_waits_at_a_parallel_endpoint_comes_again_when_its_queue_is_begun_again(
+    users: Callable[..., list[Client]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first delivery of a message must not be taken for one that is still worked off."""
+    accept, waits = Runner.accept, threading.Semaphore(0)
+
+    def accepted(runner: Runner, jobs: Iterable[Job], *, next: bool = False) -> None:
+        jobs = list(jobs)
+        accept(runner, jobs, next=next)
+        for _ in jobs:
+            waits.release()
+
+    monkeypatch.setattr(Runner, "accept", accepted)
+    monkeypatch.setattr(partitions, "HAND_ON_WAIT", 0.1)
+    flow_classes.GATE.clear()
+    owner, caller = users(2)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "tests.flow_classes.GatedFromTwo", "gated", parallel_dispatch=True)
+    worker = DispatchWorker(owner, "coflows_dispatch", concurrency=1)
+    try:
+        flow = get_flow_instance(caller, "gated", user_id=owner.user_id)
+        futures = [flow.get_reply_future(flow.package_input_message({"number": number})) for number in (2, 1)]
+        assert waits.acquire(timeout=TIMEOUT) and waits.acquire(timeout=TIMEOUT)
+        worker._feeds[0].cycle()
+        flow_classes.GATE.set()
+        assert [future.get_data(TIMEOUT) for future in futures] == [{"through": 2}, {"through": 1}]
+    finally:
+        flow_classes.GATE.set()
+        worker.stop()
