@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,6 +18,10 @@ from coflows.identity.sealing import MAX_ITEMS, Item
 MAX_BYTES = 256 * 1024
 """Payload bytes that are gathered into one envelope; a larger message goes alone."""
 MAX_STREAMS = 100_000
+KEEPS_PLACE = 15.0
+"""Seconds for which a message that was refused keeps its place, should it be sent again: its receiver does not yet do
+without it then."""
+MAX_REFUSED = 10_000
 Done = Callable[[BaseException | None], None]
 Message = tuple[str, bytes, str | None]
 """A message's id, its payload, and what its order is kept within."""
@@ -82,6 +87,8 @@ class Lines:
         self._gather = gather
         self._lines: dict[str, _Line] = {}
         self._streams: OrderedDict[str, Place] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, str], tuple[Place, float]] = OrderedDict()
+        """By what the order is kept within, and message: the places of what was refused, and until when."""
         self._lock = threading.Lock()
 
     def post(
@@ -100,7 +107,7 @@ class Lines:
         returned. ``place``: it has one already, from when it was sent first."""
         with self._lock:
             if ordered is not None:
-                place = self._next(ordered)
+                place = self._place(ordered, message_id)
             line = self._line(queue, recipient)
             line.waiting.append(_Entry(_item(message_id, payload, place), _Post(done, 1), ordered))
             if line.busy:
@@ -116,7 +123,7 @@ class Lines:
             line = self._line(queue, recipient)
             post = _Post(done, len(messages))
             for message_id, payload, ordered in messages:
-                place = None if ordered is None else self._next(ordered)
+                place = None if ordered is None else self._place(ordered, message_id)
                 line.waiting.append(_Entry(_item(message_id, payload, place), post, ordered))
             batches = [] if line.busy else [self._begin(line)]
             while not self._gather and line.waiting:
@@ -129,6 +136,13 @@ class Lines:
         if line is None:
             line = self._lines[queue] = _Line(queue, recipient)
         return line
+
+    def _place(self, ordered: str, message_id: str) -> Place:
+        if self._refused:
+            place, until = self._refused.get((ordered, message_id), (None, 0.0))
+            if place is not None and time.monotonic() < until:
+                return place
+        return self._next(ordered)
 
     def _next(self, ordered: str) -> Place:
         last = self._streams.pop(ordered, None)
@@ -144,6 +158,22 @@ class Lines:
         for item, _, ordered in reversed(entries):
             if ordered is not None and self._streams.get(ordered) == (item.stream, item.number):
                 self._streams[ordered] = Place(self._streams[ordered].stream, item.number - 1)
+
+    def _decided(self, entries: Sequence[_Entry], error: BaseException | None) -> None:
+        """What was refused keeps its place for a while, from when it was refused first."""
+        if isinstance(error, UnroutableError):
+            self._take_back(entries)
+        elif error is not None or self._refused:
+            until = time.monotonic() + KEEPS_PLACE
+            for item, _, ordered in entries:
+                if ordered is not None and item.stream is not None:
+                    if error is None:
+                        self._refused.pop((ordered, item.message_id), None)
+                    else:
+                        place = Place(item.stream, item.number)
+                        self._refused.setdefault((ordered, item.message_id), (place, until))
+            while len(self._refused) > MAX_REFUSED:
+                self._refused.popitem(last=False)
 
     def _begin(self, line: _Line) -> list[_Entry]:
         line.busy = self._gather
@@ -180,8 +210,7 @@ class Lines:
         """The outcome of a batch is known: the batch that is next, and who is to be told."""
         decided: list[_Post] = []
         with self._lock:
-            if isinstance(error, UnroutableError):
-                self._take_back(batch)
+            self._decided(batch, error)
             following = self._begin(line) if line.waiting else None
             if following is None:
                 line.busy = False

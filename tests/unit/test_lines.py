@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from coflows.errors import BrokerUnavailableError, UnroutableError
+import pytest
+
+from coflows.errors import BrokerError, BrokerUnavailableError, UnroutableError
 from coflows.identity.sealing import MAX_ITEMS, Item
-from coflows.lines import MAX_BYTES, Lines
+from coflows.lines import KEEPS_PLACE, MAX_BYTES, Lines
 
 
 class Broker:
@@ -150,3 +152,28 @@ def test_a_queue_that_is_not_there_costs_the_same_however_many_streams_there_are
 
     seconds(1)
     assert seconds(50_000) < 20 * seconds(1) + 0.05
+
+
+def test_what_was_refused_keeps_its_place_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent again under a new number it would have those that come after it wait for the old one."""
+    broker, refusal = Broker(), BrokerError("The queue is full.")
+    lines = Lines(broker.publish)
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def posted(message_id: str, outcome: BrokerError | None) -> int:
+        lines.post_many("q", "bob", [(message_id, b"", "flow")], lambda _error: None)
+        _, (item,), future = broker.sent[-1]
+        future.set_exception(outcome) if outcome else future.set_result(None)
+        return item.number
+
+    assert posted("a", refusal) == 1
+    assert posted("b", None) == 2
+    now[0] += KEEPS_PLACE - 1
+    assert posted("a", refusal) == posted("a", None) == 1
+    assert posted("a", None) == 3, "it had got there"
+    assert posted("c", refusal) == 4
+    now[0] += KEEPS_PLACE - 1
+    assert posted("c", refusal) == 4
+    now[0] += 1
+    assert posted("c", None) == 5, "they do not wait for it any more"
