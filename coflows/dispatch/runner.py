@@ -26,6 +26,7 @@ from coflows.dispatch.outbox import Outbox, Turns
 from coflows.dispatch.parking import ParkingLot
 from coflows.dispatch.process_turn import ProcessTurns
 from coflows.dispatch.quarantine import Quarantine
+from coflows.dispatch.refused import Refused
 from coflows.dispatch.retries import Retries
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError
@@ -58,6 +59,7 @@ class Runner:
         self.outbox = Outbox(cl.session, self._failpoints)
         self.quarantine = Quarantine()
         self.retries = Retries(cl, self)
+        self._refused = Refused(self)
         self._processes = ProcessTurns(base_paths, concurrency)
         self._handler = Handler(cl, self, base_paths, secrets, resources, self._failpoints, self._processes)
         lot = ParkingLot(cl.store, dispatch_point, worker)
@@ -85,9 +87,10 @@ class Runner:
         self._obey(commands, next=next)
 
     def withdraw(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those of the jobs that have not started are not started; gives them. Their messages come again."""
+        """Those of the jobs that have not started are not started, those that wait to be sent again wait no more; gives
+        them. Their messages come again."""
         with self._lock:
-            withdrawn = self._admission.withdraw(jobs)
+            withdrawn = self._admission.withdraw(jobs) + self._refused.withdraw(set(jobs))
         for job in withdrawn:
             self._intake.ended(job)
         return withdrawn
@@ -134,6 +137,7 @@ class Runner:
     def tick(self) -> None:
         """To be called about once a second."""
         self._intake.tick()
+        self._refused.tick(time.monotonic())
         self.custody.tick(list(self._works.values()))
 
     def expect(self, due: float) -> None:
@@ -346,8 +350,10 @@ class Runner:
     def _published(self, jobs: Sequence[Job], error: BaseException | None) -> None:
         self._failpoints.reach("after_publish")
         if error is not None:
-            logger.warning("Replies were not confirmed; %d message(s) go back: %s", len(jobs), error)
-        self.settle(jobs, error)
+            logger.warning("Replies were not confirmed; %d message(s) go back soon: %s", len(jobs), error)
+            self._refused.add(jobs, error, time.monotonic())
+        else:
+            self.settle(jobs, None)
 
     def _event_loop(self) -> EventLoop:
         with self._lock:
