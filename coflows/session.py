@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from coflows.broker.base import Broker, Consumer, Delivery
 from coflows.broker.topology import Route, session_queue
-from coflows.codec.wire import MAX_DEPTH, check_sendable, check_size, decode, encode
+from coflows.codec.wire import ELEMENT_BYTES, MAX_DEPTH, check_sendable, check_size, decode_counted, encode
 from coflows.errors import BrokerError, BrokerUnavailableError, CoflowsError, SerializationError, UnroutableError
 from coflows.identity.keys import Identity
 from coflows.identity.sealing import PARCEL, SINGLE, Item, Opened, open_envelope, seal, seal_items
@@ -40,7 +40,8 @@ class Payload(Protocol):
 
 class Incoming(NamedTuple):
     """A message, opened: who sent it (proven), under which id, its decoded but unchecked value, and its place in the
-    sender's order if it has one. ``data`` are the bytes of the value, ``until`` is how long it is valid."""
+    sender's order if it has one. ``data`` are the bytes of the value, ``until`` is how long it is valid, ``elements``
+    how many the value has."""
 
     sender: str
     message_id: str
@@ -48,6 +49,12 @@ class Incoming(NamedTuple):
     data: bytes
     place: Place | None = None
     until: int = 0
+    elements: int = 0
+
+    @property
+    def weight(self) -> int:
+        """Bytes that it takes in memory, about."""
+        return len(self.data) + ELEMENT_BYTES * self.elements
 
 
 Unroutable = Callable[[InstanceAddress], CoflowsError]
@@ -135,9 +142,9 @@ class Session:
 
     def read(self, sender: str, item: Item, until: int = 0) -> Incoming:
         """Decode one message of an envelope; raises SerializationError."""
-        value = decode(item.payload, max_bytes=self._max_bytes + ENVELOPE_ALLOWANCE)
+        value, elements = decode_counted(item.payload, max_bytes=self._max_bytes + ENVELOPE_ALLOWANCE)
         place = None if item.stream is None else Place(item.stream, item.number)
-        return Incoming(sender, item.message_id, value, item.payload, place, until)
+        return Incoming(sender, item.message_id, value, item.payload, place, until, elements)
 
     # -- replies -----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from coflows.errors import MessageTooLargeError, SerializationError
 
 MAX_DEPTH = 32
 MAX_ITEMS = 200_000
+ELEMENT_BYTES = 140
+"""What an element takes in memory, twice as much at most: a text as a key, a number, an empty list or dict."""
 _SCALARS = frozenset((str, int, float, bool, bytes, type(None)))
 _HINT = "Send str, int, float, bool, None, bytes, and lists and dicts of these."
 
@@ -24,8 +26,14 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS) -> Any:
-    """Read what ``encode`` wrote. Raises SerializationError for anything else, and beyond the bounds; memory stays
-    within a small multiple of the bytes."""
+    """Read what ``encode`` wrote. Raises SerializationError for anything else, and beyond the bounds."""
+    return decode_counted(data, max_bytes=max_bytes, max_depth=max_depth, max_items=max_items)[0]
+
+
+def decode_counted(
+    data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS
+) -> tuple[Any, int]:
+    """``decode``, and how many elements the value has: its memory is about ELEMENT_BYTES for each, and the bytes."""
     if len(data) > max_bytes:
         raise SerializationError(f"Value has {len(data)} bytes; at most {max_bytes} are taken.")
     try:
@@ -39,8 +47,7 @@ def decode(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_items
         )
     except Exception as error:  # msgpack raises many kinds; all mean the same here
         raise SerializationError(f"These bytes are no value: {type(error).__name__}.") from error
-    _check_bounds(value, max_depth, max_items)
-    return value
+    return value, _check_bounds(value, max_depth, max_items)
 
 
 def check_sendable(value: dict[str, Any], max_depth: int = MAX_DEPTH) -> None:
@@ -85,7 +92,8 @@ def check_size(data: bytes, limit: int) -> None:
         )
 
 
-def _check_bounds(value: Any, max_depth: int, max_items: int) -> None:
+def _check_bounds(value: Any, max_depth: int, max_items: int) -> int:
+    """How many elements it has."""
     items = 0
     level = [value]
     for _ in range(max_depth + 1):
@@ -104,7 +112,7 @@ def _check_bounds(value: Any, max_depth: int, max_items: int) -> None:
         if items > max_items:
             raise SerializationError(f"Value has more than {max_items} elements.")
         if not below:
-            return
+            return items
         level = below
     raise SerializationError(f"Value is nested deeper than {max_depth}.")
 

@@ -312,9 +312,7 @@ class Intake:
                 ready += [] if job.twin else [job]
                 continue
             if not self._sequencer.is_late(key, place.number):
-                ready += self._sequencer.offer(
-                    key, place.number, None if job.twin else job, now, len(job.incoming.data)
-                )
+                ready += self._sequencer.offer(key, place.number, None if job.twin else job, now, job.incoming.weight)
             elif job.elsewhere and not job.twin:
                 self._runner.settle([job], None)
             elif not job.twin:

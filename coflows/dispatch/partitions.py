@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 from coflows.broker.base import Consumer, Delivery
 from coflows.broker.topology import dispatch_queue
@@ -21,12 +21,22 @@ logger = logging.getLogger(__name__)
 PREFETCH = 1000
 MAX_JOBS = 20_000
 MAX_BYTES = 64 * 2**20
-"""Messages of one queue, and bytes of their payloads, that are opened at a time: what comes then stays sealed until
-half of them are done. (A delivery holds up to a thousand.)"""
+"""Messages of one queue, and bytes that they take in memory, that are opened at a time: what comes then stays sealed
+until half of them are done. (A delivery holds up to a thousand.)"""
+MAX_SEALED = 64 * 2**20
+"""Bytes of deliveries of one queue that came and are not opened. Beyond it all goes back, and fewer are taken at a time
+from then on."""
+MIN_PREFETCH = 16
+"""Deliveries that are taken at a time however large they are: what waits for another one has to let that in."""
 HAND_ON_WAIT = 5.0
 """Seconds that a hand-over waits for running turns. One that takes longer is run again by whoever has the partition
 then; only one of the two can commit."""
 START_OVER_PAUSE = 0.5
+
+
+def fitting(prefetch: int, largest: int) -> int:
+    """How many deliveries of at most ``largest`` bytes to take at a time, rather than ``prefetch``."""
+    return min(prefetch, max(MIN_PREFETCH, MAX_SEALED // max(largest, 1)))
 
 
 class PartitionFeed:
@@ -50,7 +60,12 @@ class PartitionFeed:
         self._consumer: Consumer | None = None
         self._jobs: dict[Job, None] = {}
         self._bytes = 0
-        self._backlog: deque[Delivery] = deque()
+        self._unopened: OrderedDict[Delivery, None] = OrderedDict()
+        """What has come from this consumer and is not opened, in its order; what came from an earlier one has gone
+        back."""
+        self._deferred: set[Delivery] = set()
+        """Those of it that the runner does not have."""
+        self._sealed = self._largest = 0
         self._holding = False
         self._stopped = False
         self._changed = threading.Condition()
@@ -99,13 +114,19 @@ class PartitionFeed:
     def defer(self, delivery: Delivery) -> bool:
         """See Source."""
         with self._changed:
-            if self._holding:
+            if self._holding or delivery not in self._unopened:
                 return True
             full = len(self._jobs) >= MAX_JOBS or self._bytes >= MAX_BYTES
-            if full or self._backlog:
-                self._backlog.append(delivery)
+            if full or delivery is not next(iter(self._unopened)):
+                self._deferred.add(delivery)
                 return True
-            return False
+            del self._unopened[delivery]
+            self._sealed -= len(delivery.body)
+            # One that came after it may have been looked at before it.
+            following = self._take_deferred() if next(iter(self._unopened), None) in self._deferred else ()
+        for one in following:
+            self._runner.deliver(one, self)
+        return False
 
     def track(self, jobs: Iterable[Job]) -> bool:
         """See Source."""
@@ -114,7 +135,7 @@ class PartitionFeed:
                 return False
             for job in jobs:
                 self._jobs[job] = None
-                self._bytes += len(job.incoming.data)
+                self._bytes += job.incoming.weight
             return True
 
     def gives_back(self, job: Job) -> bool:
@@ -123,29 +144,47 @@ class PartitionFeed:
 
     def settled(self, jobs: Iterable[Job]) -> None:
         """See Source."""
-        deferred: deque[Delivery] = deque()
+        deferred: Sequence[Delivery] = ()
         with self._changed:
             for job in jobs:
                 if self._jobs.pop(job, job) is None:
-                    self._bytes -= len(job.incoming.data)
+                    self._bytes -= job.incoming.weight
             if not self._jobs:
                 self._changed.notify_all()
-            if self._backlog and len(self._jobs) <= MAX_JOBS // 2 and self._bytes <= MAX_BYTES // 2:
-                deferred, self._backlog = self._backlog, deferred
-        for delivery in deferred:
-            self._on_delivery(delivery)
+            if self._deferred and len(self._jobs) <= MAX_JOBS // 2 and self._bytes <= MAX_BYTES // 2:
+                deferred = self._take_deferred()
+        for one in deferred:
+            self._runner.deliver(one, self)
 
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        # What comes while holding stays unsettled, and goes back in its order when the consumer closes.
-        if not self._holding:
+        size, fewer = len(delivery.body), self._prefetch
+        with self._changed:
+            if self._holding:
+                return  # It stays unsettled, and goes back in its order when the consumer closes.
+            self._unopened[delivery] = None
+            self._sealed += size
+            self._largest = max(self._largest, size)
+            if self._sealed > MAX_SEALED:
+                fewer = fitting(self._prefetch, self._largest)
+        if fewer < self._prefetch:
+            logger.warning("%s has large messages; %d deliveries are taken at a time now.", self._queue.name, fewer)
+            self._prefetch = fewer
+            self.start_over()
+        else:
             self._runner.deliver(delivery, self)
+
+    def _take_deferred(self) -> list[Delivery]:
+        deferred, self._deferred = self._deferred, set()
+        return [one for one in self._unopened if one in deferred]
 
     def _stop_taking(self, wait: float) -> None:
         with self._changed:
             self._holding = True
-            self._backlog.clear()
+            self._unopened.clear()
+            self._deferred.clear()
+            self._sealed = 0
             jobs = list(self._jobs)
         self.settled(self._runner.withdraw(jobs))
         deadline = time.monotonic() + wait

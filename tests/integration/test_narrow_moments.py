@@ -137,3 +137,22 @@ def test_what_waits_at_a_parallel_endpoint_comes_again_when_its_queue_is_begun_a
     finally:
         flow_classes.GATE.set()
         worker.stop()
+
+
+def test_a_queue_of_large_messages_is_worked_off_in_order_with_fewer_at_a_time(
+    users: Callable[..., list[Client]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("COFLOWS_ENVELOPE_VERSION", "1")  # One message each, and no order but that of the queue.
+    for name, value in {"MAX_SEALED": 100_000, "MIN_PREFETCH": 2, "MAX_JOBS": 2, "START_OVER_PAUSE": 0.01}.items():
+        monkeypatch.setattr(partitions, name, value)
+    owner, caller = users(2)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "tests.flow_classes.Recorder", "recorder")
+    flow = get_flow_instance(caller, "recorder", user_id=owner.user_id)
+    futures = [
+        flow.get_reply_future(flow.package_input_message({"number": number, "text": "x" * 10_000}))
+        for number in range(30)
+    ]
+    run_dispatch_worker_thread(owner)
+    assert futures[-1].get_data(TIMEOUT) == {"seen": list(range(30))}
+    assert "has large messages; 9 deliveries" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from coflows import FlowMessage
 from coflows.codec.state import decode_state, encode_state
-from coflows.codec.wire import decode, encode
+from coflows.codec.wire import decode, decode_counted, encode
 from coflows.errors import SerializationError
+from coflows.session import Incoming
 
 LIMIT = 2**20
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)
@@ -53,6 +55,30 @@ def test_garbage_is_a_value_or_an_error(data: bytes) -> None:
 def test_bounds(data: bytes) -> None:
     with pytest.raises(SerializationError):
         decode(data, max_bytes=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        [{}] * 9_000,
+        [[]] * 9_000,
+        [{"a": 1}] * 9_000,
+        [2.5] * 9_000,
+        ["a", 1000] * 9_000,
+        dict.fromkeys(map(str, range(9_000))),
+    ],
+    ids=["dicts", "lists", "filled dicts", "numbers", "texts", "keys"],
+)
+def test_what_a_value_takes_in_memory_is_known(inner: Any) -> None:
+    """A list of empty dicts takes 70 times its bytes."""
+    data = encode({"x": inner})
+    tracemalloc.start()
+    value, elements = decode_counted(data, max_bytes=LIMIT)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert value == {"x": inner} and elements >= len(inner)
+    weight = Incoming("a" * 52, "0" * 32, value, data, elements=elements).weight
+    assert taken / 2 < weight < 40 * taken
 
 
 @pytest.mark.parametrize(
