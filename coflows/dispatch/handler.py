@@ -88,7 +88,7 @@ class Handler:
         record = None if job.done is None else TurnRecord.decode(job.done.value)
         if record is not None and record.is_of(job.incoming.message_id, job.incoming.sender):
             logger.info("Message %s was worked off before; its reply is sent again.", job.incoming.message_id)
-            self._send_again(work, job, record.sent)
+            self._over(work, job, record.sent, accepted=True)
             return True
         call, flow_id = job.payload, job.payload.flow_id
         try:
@@ -112,7 +112,7 @@ class Handler:
         except StoreError:
             raise
         except CoflowsError as error:
-            self._refuse(job, call, error)
+            self._refuse(work, job, call, error)
             return True
         turn = Turn(
             self._cl,
@@ -136,17 +136,24 @@ class Handler:
             return self._raised(work, turn, CallCancelledError("The message was cancelled by its sender."))
         return self._run(work, turn, loaded)
 
-    def _send_again(self, work: Work, job: Job, sent: Sequence[Outgoing]) -> None:
-        """What the turn sent goes out once more. When the message came under a new number, its sender having sent it
-        again, that one is recorded first: whoever has the partition next would wait for it."""
+    def _over(self, work: Work, job: Job, sent: Sequence[Outgoing], *, accepted: bool) -> None:
+        """The message is over without a turn, and this goes out. When its number is a new one in its order, that is
+        recorded first: whoever has the partition next would wait for it. Who is refused (not ``accepted``) begins no
+        order: a stranger leaves nothing in the store."""
         place, lease, claim = job.incoming.place, job.source.lease, job.claim
         if place is None or lease is None or claim is None or job.late or job.parked is not None:
+            self._runner.finish([(job, sent)])
+            return
+        key = order_key(job.payload.flow_id, place.stream)
+        with work.draft.lock:
+            accepted = accepted or key in work.draft.content().orders
+        if not accepted and self._cl.store.get(key) is None:
             self._runner.finish([(job, sent)])
             return
         with work.draft.lock:
             content = work.draft.content()
             content.add(job, list(sent), {}, (), {claim.key: claim.version})
-            content.orders[order_key(job.payload.flow_id, place.stream)] = (place.number, time.time())
+            content.orders[key] = (place.number, time.time())
             work.job = None
 
     def _refresh(self, job: Job) -> None:
@@ -167,17 +174,18 @@ class Handler:
 
     # -- refused -----------------------------------------------------------------------------------------------
 
-    def _refuse(self, job: Job, call: Call, error: CoflowsError) -> None:
-        """Answer with the error. Nothing is recorded, so the message may be sent again."""
+    def _refuse(self, work: Work, job: Job, call: Call, error: CoflowsError) -> None:
+        """Answer with the error. Nothing but its number is recorded, so the message may be sent again."""
         logger.info("Refused message %s: %s", job.incoming.message_id, error)
+        sent: tuple[Outgoing, ...] = ()
         try:
             reply_to = reply_address(job, call)
         except CoflowsError as malformed:
             logger.warning("Dropped a message with a malformed reply address: %s", malformed)
-            self._runner.finish([(job, ())])
-            return
-        sent = () if reply_to is None else (refusal(self._cl.session, reply_to, Failure.of(error)),)
-        self._runner.finish([(job, sent)])
+        else:
+            if reply_to is not None:
+                sent = (refusal(self._cl.session, reply_to, Failure.of(error)),)
+        self._over(work, job, sent, accepted=False)
 
     # -- the turn ----------------------------------------------------------------------------------------------
 

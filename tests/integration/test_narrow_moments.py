@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from coflows import AtomicFlow, Client, FlowMessage
-from coflows.dispatch import partitions
+from coflows.broker.topology import route_to
+from coflows.codec.wire import encode
+from coflows.dispatch import partitions, sequencing
 from coflows.dispatch.admission import Batch
 from coflows.dispatch.custody import Custody
 from coflows.dispatch.job import Job
@@ -21,6 +23,7 @@ from coflows.dispatch.work import Work
 from coflows.dispatch.worker import DispatchWorker
 from coflows.errors import BrokerUnavailableError, CallCancelledError
 from coflows.failpoints import Failpoints
+from coflows.identity.sealing import Item, seal_items
 from coflows.model.calls import Call
 from coflows.model.messages import new_message_id
 from coflows.serving import get_flow_instance, serve_flow
@@ -156,3 +159,33 @@ def test_a_queue_of_large_messages_is_worked_off_in_order_with_fewer_at_a_time(
     run_dispatch_worker_thread(owner)
     assert futures[-1].get_data(TIMEOUT) == {"seen": list(range(30))}
     assert "has large messages; 9 deliveries" in caplog.text
+
+
+def test_a_refused_message_leaves_no_gap(users: Callable[..., list[Client]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the partition next would wait for its number before what comes after it."""
+    monkeypatch.setattr(sequencing, "PATIENCE", 1e9)
+    owner, caller = users(2)
+    worker = run_dispatch_worker_thread(owner)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "CounterFlowModule.CounterFlow", "counter")
+    flow = get_flow_instance(caller, "counter", user_id=owner.user_id)
+    assert flow.ask({}, TIMEOUT) == {"count": 1}
+    route = route_to(flow.address)
+    refused = Call(flow.get_instance_id(), failure={"text": []}, reply=caller.session.reply_to)
+    message_id = new_message_id()
+    waiting = caller.session.expect(message_id, owner.user_id)
+    caller.session.send(route.queue, owner.user_id, message_id, refused, ordered=route.ordered).result(TIMEOUT)
+    failure = waiting.result(TIMEOUT).failure
+    assert failure is not None and failure["code"] == "serialization"
+    orders = owner.read_keys("order:")
+    stranger = seal_items(
+        caller.identity,
+        owner.user_id,
+        int(time.time()) + 60,
+        [Item(new_message_id(), encode(refused.to_dict()), "ab" * 8, 1)],
+    )
+    caller.broker.publish(route.queue, stranger)
+    worker.stop()
+    run_dispatch_worker_thread(owner)
+    assert flow.ask({}, TIMEOUT) == {"count": 2}
+    assert owner.read_keys("order:") == orders, "nobody who is refused begins one"
