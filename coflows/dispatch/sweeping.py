@@ -11,12 +11,13 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from coflows.codec.wire import encode
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, ConflictError
-from coflows.model.layout import ATTEMPTS, DONE, ORDER, RELEASED, REPLIES, SWEPT, WORKERS, done_key
+from coflows.model.layout import ATTEMPTS, CALLS, DONE, ORDER, RELEASED, REPLIES, SWEPT, WORKERS, done_key
 from coflows.store.base import ABSENT, Entry, Store
 
 logger = logging.getLogger(__name__)
@@ -24,13 +25,14 @@ logger = logging.getLogger(__name__)
 MARGIN = 3600.0
 """Seconds by which the clocks of users and workers may differ."""
 LONGEST = 90 * 86400.0
-"""Seconds after which a record is forgotten even if the sender said that his message is valid for longer."""
+"""Seconds after which a record is forgotten even if the sender said that his message is valid for longer, and a push
+call that nobody has answered: the flow that was asked may wait for a person, or a timer."""
 PAGE = 100
 SHARE = 0.02
 """Part of its time that a sweeper works while it goes through a store."""
 ROUND = 3600.0
 """Seconds from the beginning of one round to that of the next, of whichever worker."""
-DATED = (DONE, ORDER, ATTEMPTS, RELEASED, WORKERS)
+DATED = (DONE, ORDER, ATTEMPTS, CALLS, RELEASED, WORKERS)
 
 
 def is_old(prefix: str, record: Mapping[str, Any], now: float, ttl: float) -> bool:
@@ -39,6 +41,8 @@ def is_old(prefix: str, record: Mapping[str, Any], now: float, ttl: float) -> bo
     at = record["at"]
     if prefix == WORKERS:  # One that is alive says so every few seconds.
         return bool(now > at + MARGIN)
+    if prefix == CALLS:
+        return bool(now > at + LONGEST + MARGIN)
     until = min(record.get("until") or 0.0, at + LONGEST)
     return bool(now > max(at + ttl, until) + MARGIN)
 
@@ -98,9 +102,22 @@ def begin_round(store: Store, now: float) -> bool:
 def sweep_page(store: Store, prefix: str, start: str | None, now: float, ttl: float) -> str | None:
     """Delete what is old among the next keys under ``prefix``; gives where to go on, None at the end."""
     page = store.scan(prefix, start=start, limit=PAGE)
-    old = _replies_without_turn(store, page) if prefix == REPLIES else _outdated(prefix, page, now, ttl)
+    if prefix == REPLIES:
+        old = _replies_without_turn(store, page)
+    else:
+        old = _outdated(prefix, _dated(store, page, now) if prefix == CALLS else page, now, ttl)
     _delete(store, old)
     return page[-1].key + "\x01" if len(page) == PAGE else None
+
+
+def _dated(store: Store, page: Sequence[Entry], now: float) -> Sequence[Entry]:
+    """Those that have a date. The others, written before calls had one, get that of now."""
+    records = {entry: read(entry.value) for entry in page}
+    for entry, record in records.items():
+        if "at" not in record:
+            with suppress(ConflictError):  # It was answered meanwhile.
+                store.commit({entry.key: encode({**record, "at": now})}, conditions={entry.key: entry.version})
+    return [entry for entry, record in records.items() if "at" in record]
 
 
 def _outdated(prefix: str, page: Sequence[Entry], now: float, ttl: float) -> dict[str, int]:

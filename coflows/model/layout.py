@@ -37,6 +37,7 @@ FETCHED = "fetched:"
 DONE = "done:"
 REPLIES = "replies:"
 ORDER = "order:"
+CALLS = "calls:"
 ATTEMPTS = "attempts:"
 RELEASED = "released:"
 WORKERS = "workers:"
@@ -142,12 +143,12 @@ def order_key(flow_id: str, stream: str) -> str:
 
 def calls_prefix(flow_id: str) -> str:
     """What the push calls of an instance begin with."""
-    return f"calls:{flow_id}:"
+    return f"{CALLS}{flow_id}:"
 
 
 def call_key(flow_id: str, message_id: str) -> str:
     """A push call in flight."""
-    return f"calls:{flow_id}:{message_id}"
+    return f"{CALLS}{flow_id}:{message_id}"
 
 
 def attempts_prefix(flow_id: str) -> str:

@@ -10,22 +10,25 @@ from pathlib import Path
 import pytest
 
 from coflows.codec.wire import encode
-from coflows.dispatch.records import TurnRecord
+from coflows.dispatch.records import PushCall, TurnRecord
 from coflows.dispatch.sweeping import LONGEST, MARGIN, PAGE, ROUND, Sweeper, begin_round, is_old, sweep_page
 from coflows.model.layout import (
     ATTEMPTS,
+    CALLS,
     DONE,
     ORDER,
     RELEASED,
     REPLIES,
     WORKERS,
     attempts_key,
+    call_key,
     done_key,
     order_key,
     released_key,
     reply_key,
     workers_prefix,
 )
+from coflows.model.messages import ReplyAddress, ReplyMode
 from coflows.store import open_store
 from coflows.store.base import Store
 
@@ -52,6 +55,23 @@ def test_a_sender_may_give_his_messages_longer_but_not_for_ever() -> None:
     assert is_old(DONE, {"at": 0.0, "until": 2**63}, LONGEST + MARGIN + 1, TTL)
 
 
+def test_a_call_is_remembered_for_as_long_as_somebody_may_answer_it() -> None:
+    assert not is_old(CALLS, {"at": 0.0}, LONGEST + MARGIN, TTL)
+    assert is_old(CALLS, {"at": 0.0}, LONGEST + MARGIN + 1, TTL)
+
+
+def test_a_call_of_before_there_were_dates_gets_one(store: Store) -> None:
+    origin = ReplyAddress(ReplyMode.STORAGE, "a" * 52, "1" * 32, "2" * 32)
+    keys = [call_key("f", f"{number:04}") for number in range(PAGE + 1)]
+    value = encode({"owner": "u", "origin": origin.to_dict()})
+    store.commit(dict.fromkeys(keys, value))
+    following = sweep_page(store, CALLS, None, 5e9, TTL)
+    assert following is not None and sweep_page(store, CALLS, following, 5e9, TTL) is None
+    assert [PushCall.decode(entry.value) for entry in store.scan(CALLS)] == [PushCall("u", origin, 5e9)] * len(keys)
+    sweep_page(store, CALLS, None, 5e9 + LONGEST + MARGIN + 1, TTL)
+    assert store.keys(CALLS) == keys[PAGE:]
+
+
 def test_a_worker_that_says_nothing_for_an_hour_is_forgotten() -> None:
     assert not is_old(WORKERS, {"at": 0.0}, MARGIN, TTL)
     assert is_old(WORKERS, {"at": 0.0}, MARGIN + 1, TTL)
@@ -63,6 +83,7 @@ def _records(at: float, name: str) -> dict[str, bytes]:
         done_key("f", name): TurnRecord([], 0, at).encode(),
         reply_key("f", f"earlier{name}"): name.encode(),
         order_key("f", name): encode({"passed": 3, "at": at}),
+        call_key("f", name): PushCall("u", None, at).encode(),
         attempts_key("f", name): encode({"number": 2, "at": at}),
         released_key("u", name): encode({"at": at}),
         f"{workers_prefix('p')}{name}": encode({"at": at}),
@@ -70,9 +91,9 @@ def _records(at: float, name: str) -> dict[str, bytes]:
 
 
 def test_old_records_go_and_young_ones_stay(store: Store) -> None:
-    young, others = _records(time.time(), "young"), {"flows:e:init": b"", "dead:1": b"", "calls:f:m": b""}
+    young, others = _records(time.time(), "young"), {"flows:e:init": b"", "dead:1": b""}
     store.commit({**_records(0.0, "old"), **young, **others})
-    for prefix in (DONE, ORDER, ATTEMPTS, RELEASED, WORKERS, REPLIES):
+    for prefix in (DONE, ORDER, ATTEMPTS, CALLS, RELEASED, WORKERS, REPLIES):
         assert sweep_page(store, prefix, None, time.time(), TTL) is None
     assert set(store.keys()) == {*young, *others}
 
