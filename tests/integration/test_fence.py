@@ -142,15 +142,18 @@ def test_what_waits_for_an_earlier_message_outlives_a_partition_that_was_lent(
     monkeypatch.setattr(caller.session, "_broker", broker)
     first = flow.get_reply_future(flow.package_input_message({}))
     broker.hold = False
-    second = flow.get_reply_future(flow.package_input_message({}))
+    message = flow.package_input_message({})
+    second = flow.get_reply_future(message)
     assert own.ask({}, TIMEOUT) == {"count": 1}, "the second one waits for the first"
     assert flow.address.partition is not None
     Lease(owner.store, "another", flow.address.dispatch_point, flow.address.partition).take()
+    next_attempt(owner.store, flow.address.flow_id, message.message_id).begin(owner.store, None)
     rabbitmq_node.control("close_all_connections", "it comes again")
     counts = [own.ask({}, TIMEOUT)["count"]]
     broker.release()  # Its sender may have sent it again by now.
     counts += [future.get_data(TIMEOUT)["count"] for future in (first, second)]
     assert sorted(counts) == [2, 3, 4] and counts[1] < counts[2]
+    assert owner.read_keys("attempts:") == [], "the other worker had begun it, and it is over"
     monkeypatch.undo()
 
 
