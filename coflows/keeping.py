@@ -34,6 +34,8 @@ LIFETIMES = 2.0
 """What a fetch mounts is kept, or released, within this many times its timeout."""
 PATIENCE = 30.0
 """Seconds after which somebody else tells the owners of subflows what its process seems not to have told."""
+SHARE = 0.25
+"""Part of their probation after which he does so when that is sooner, so that they hear it well before they go."""
 OWN_QUEUE = 30.0
 """Seconds in which the worker's own queue is to be worked off."""
 PAGE = 500
@@ -42,12 +44,20 @@ PAGE = 500
 @dataclass(frozen=True, slots=True)
 class Probation:
     """What is recorded of an instance that was mounted for ``client``. ``until`` (seconds since the epoch) it is to be
-    kept; None: it is, and its subflows at other users (``remote``: ids by user) are still to be told."""
+    kept; None: it is, and its subflows at other users (``remote``: ids by user) are still to be told. ``told_by``: when
+    their probation ends; None: they may go when who fetched them could not tell."""
 
     client: str
     until: float | None
     remote: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at: float = field(default_factory=time.time)
+    told_by: float | None = None
+
+    @property
+    def tell_at(self) -> float:
+        """When somebody else than its process tells the owners of the subflows."""
+        left = PATIENCE if self.told_by is None else SHARE * (self.told_by - self.at)
+        return self.at + min(PATIENCE, left)
 
     def encode(self) -> bytes:
         """The bytes of it; ``decode`` reads them back."""
@@ -84,7 +94,7 @@ def sweep(cl: Client, now: float, failpoints: Failpoints) -> None:
     first: a message that keeps something may wait in it."""
     records = {entry.key: Probation.decode(entry.value) for entry in cl.store.scan(KEEPING, limit=PAGE)}
     for key, one in records.items():
-        if one.until is None and now > one.at + PATIENCE:
+        if one.until is None and now > one.tell_at:
             tell_kept(cl, key.removeprefix(KEEPING), one.remote)
     due = [key for key, one in records.items() if one.until is not None and now > one.until]
     if not due:

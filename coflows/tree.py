@@ -159,7 +159,7 @@ class Tree:
                 until = request.keep_by if _on_probation(request, node.endpoint) else None
                 remote = node.to_keep(self._cl.user_id)
                 if until is not None or remote:
-                    found[node.address.flow_id] = Probation(request.client, until, remote)
+                    found[node.address.flow_id] = Probation(request.client, until, remote, told_by=request.keep_by)
         return found
 
     def is_twin(self, changed: Sequence[str]) -> bool:
