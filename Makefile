@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 PYTEST_ARGS ?=
+# Most tests wait more than they compute. One by one, so that both workers end together; PYTEST_ARGS="-n 0": without.
+AT_ONCE := -n 2 --dist load --maxschedchunk 1
 
 .PHONY: demo test lint unit bench bench-peers bench-curves chaos chaos-failpoints simulate clean
 
@@ -12,7 +14,7 @@ demo: $(VENV)/.installed ## The main job with two users; BROKER=amqp://... does 
 	$(BIN)/coflows $(if $(BROKER),--broker $(BROKER)) demo
 
 test: $(VENV)/.developing lint ## Linters, type checks, all tests; starts RabbitMQ and PostgreSQL, installs them when missing
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.config import create_terminal_writer
 
 from coflows import Client, start_users
+from coflows.identity.home import Home
 from tests.services import postgres, rabbitmq
 from tests.services.install import ServiceMissingError
+from tests.services.processes import MARKER, Lair, command_of, processes_with
+from tests.worker_processes import StartWorker, WorkerProcesses
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where pytest-timeout writes what hung: the workers of pytest-xdist have no terminal, but standard error."""
+    if hasattr(config, "workerinput"):
+        writer = create_terminal_writer(config, sys.stderr)
+        config.get_terminal_writer = lambda: writer  # type: ignore[method-assign]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -24,6 +37,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             rabbitmq.binaries()
         if "postgres" in wanted:
             postgres.binaries()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """Whatever the tests start ends with this process, also when it is ended by a timeout; at the end all is gone."""
+    lair = Lair("session", signal.SIGKILL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARKER, str(lair.folder))
+        yield
+    left = {pid: shown for pid in processes_with(lair.marker) if "multiprocessing" not in (shown := command_of(pid))}
+    lair.clear()
+    assert not left, f"the tests left processes behind: {left}"
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +115,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty COFLOWS_HOME."""
     monkeypatch.setenv("COFLOWS_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def worker_processes(home: Path) -> Iterator[WorkerProcesses]:
+    """For the users ``owner`` and ``caller`` of that home."""
+    for name in ("owner", "caller"):
+        Home(home).create_user(name)
+    processes = WorkerProcesses()
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def start_worker(worker_processes: WorkerProcesses, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> StartWorker:
+    """Starts a worker of ``owner``'s on each broker in turn."""
+    monkeypatch.setenv("COFLOWS_BROKER_URL", broker_url)
+    return worker_processes.owners

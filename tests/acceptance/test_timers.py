@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from coflows import Client, connect
 from coflows.errors import RemoteFlowError
-from coflows.identity.home import Home
 from coflows.proxy import FlowProxy
 from coflows.serving import delete_flow_instance, get_flow_instance, serve_flow
+from tests.worker_processes import StartWorker
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
 TIMEOUT = 30
@@ -85,32 +81,8 @@ def test_timers_and_records_go_with_their_instance(users: Users) -> None:
     assert owner.read_keys("due:") == owner.read_keys("timers:") == owner.read_keys("records:") == []
 
 
-@pytest.fixture
-def worker(home: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.Popen]]:
-    monkeypatch.setenv("COFLOWS_BROKER_URL", broker_url)
-    for name in ("owner", "caller"):
-        Home(home).create_user(name)
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(failpoint: str = "") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "COFLOWS_FAILPOINTS": failpoint}
-        command = [sys.executable, "-m", "coflows.cli", "--as", "owner", "worker", "all"]
-        root = Path(__file__).parents[2]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=root)
-        started.append(process)
-        assert process.stdout is not None and process.stdout.readline().startswith(b"Ready")
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def test_a_timer_survives_all_its_processes(worker: Callable[..., subprocess.Popen[bytes]]) -> None:
-    first = worker()
+def test_a_timer_survives_all_its_processes(start_worker: StartWorker) -> None:
+    first = start_worker()
     with connect("owner") as owner, connect("caller") as caller:
         serve_flow(owner, "tests.flow_classes.Alarm", "alarm")
         flow = get_flow_instance(caller, "alarm", owner.user_id)
@@ -118,20 +90,20 @@ def test_a_timer_survives_all_its_processes(worker: Callable[..., subprocess.Pop
         heard = waits(flow)
         first.kill()
         first.wait()
-        worker()
+        start_worker()
         assert heard() == ["after all"]
 
 
 @pytest.mark.parametrize("point", ["before_commit", "mid_turn", "after_commit"])
-def test_a_worker_dies_over_a_timer(worker: Callable[..., subprocess.Popen[bytes]], point: str) -> None:
-    doomed = worker(f"{point}:3")
+def test_a_worker_dies_over_a_timer(start_worker: StartWorker, point: str) -> None:
+    doomed = start_worker(f"{point}:3")
     with connect("owner") as owner, connect("caller") as caller:
         serve_flow(owner, "tests.flow_classes.Alarm", "alarm")
         flow = get_flow_instance(caller, "alarm", owner.user_id)
         heard = waits(flow)
         flow.ask({"ring": "once", "seconds": 0.5}, TIMEOUT)
         doomed.wait(TIMEOUT)
-        worker()
+        start_worker()
         assert heard() == ["once"]
         assert flow.ask({}, TIMEOUT) == {"rung": ["once"]}
         assert owner.read_keys("due:") == []

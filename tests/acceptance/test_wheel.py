@@ -37,9 +37,10 @@ def test_the_wheel(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--outdir", str(tmp_path / "dist"), str(source), cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     assert list((tmp_path / "dist").glob("*.tar.gz"))
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv")
     python = str(tmp_path / "venv" / "bin" / "python")
-    run(python, "-m", "pip", "install", "--quiet", str(wheel), cwd=outside)
+    install = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
+    run(*install, str(wheel), cwd=outside)
     shown = run(str(tmp_path / "venv" / "bin" / "coflows"), "demo", cwd=outside)
     assert "1234" in shown and "4321" in shown
     program = (
@@ -49,5 +50,4 @@ def test_the_wheel(tmp_path: Path) -> None:
         "    print(resolve_flow_class(name).get_config()['name'])\n"
     )
     assert run(python, "-c", program, cwd=outside).split() == ["ReverseNumberTwice", "Counter"]
-    for extra in ("postgres", "dev", "all"):
-        run(python, "-m", "pip", "install", "--dry-run", "--quiet", f"{wheel}[{extra}]", cwd=outside)
+    run(*install, "--dry-run", f"{wheel}[postgres,dev,all]", cwd=outside)

@@ -25,16 +25,10 @@ from coflows.serving import get_flow_instance, serve_flow
 from tests.chaos import faults
 from tests.chaos.running import StubbornLoad, running, until
 from tests.chaos.soak import PersistentLoad
-from tests.chaos.world import ROOT, Load, World, world
+from tests.chaos.world import ROOT, Load, World
 from tests.services.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(500)]
-
-
-@pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
-    with world(rabbitmq_node, tmp_path) as made:
-        yield made
 
 
 @pytest.mark.timeout(900)

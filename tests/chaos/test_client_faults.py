@@ -7,18 +7,19 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 
 import pytest
 
-from coflows import connect
+from coflows import Client, connect
 from coflows.errors import CallCancelledError
 from coflows.proxy import FlowProxy
 from coflows.serving import get_flow_instance
 from tests.chaos.nursery import Nursery, Say
-from tests.chaos.world import Load, World, world
-from tests.services.rabbitmq import RabbitMQ
+from tests.chaos.world import Load, World
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
 TIMEOUT = 60
@@ -26,19 +27,6 @@ AWAY = float(os.environ.get("AWAY", "5"))
 """Seconds that a peer is away; ``make chaos-failpoints`` makes it a minute."""
 CALLERS, CALLS = 6, 25
 CANCELS = 1000
-
-
-@pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
-    with world(rabbitmq_node, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def nursery(made: World) -> Iterator[Nursery]:
-    nursery = Nursery(made.environment)
-    yield nursery
-    nursery.close()
 
 
 def ask(say: Say, owner: str, endpoint: str, calls: int, seconds: float) -> None:
@@ -99,26 +87,29 @@ def test_cancel_against_completion(made: World) -> None:
     """Applied or cancelled, never both and never neither; those around it keep their order."""
     made.worker()
     flows = list(made.witnesses(4, 0).values())
-    dice = random.Random(5)
-    futures = []
-    for number in range(CANCELS):
-        flow = flows[number % len(flows)]
-        future = flow.get_reply_future(flow.package_input_message({"number": number}))
+    numbers = [range(index, CANCELS, len(flows)) for index in range(len(flows))]
+    with ThreadPoolExecutor(len(flows)) as threads:
+        applied = list(threads.map(partial(race, made.carol), flows, numbers))
+    assert 0 < sum(map(len, applied)) < CANCELS, "the race was always won by the same side"
+    for flow, own in zip(flows, applied, strict=True):
+        assert flow.ask({"report": True}, TIMEOUT)["seen"] == own
+
+
+def race(carol: Client, flow: FlowProxy, numbers: Sequence[int]) -> list[int]:
+    """Send them in order and cancel some of them, at once or soon; gives those that were applied."""
+    dice = random.Random(numbers[0])
+    futures = {}
+    for number in numbers:
+        future = futures[number] = flow.get_reply_future(flow.package_input_message({"number": number}))
         chance = dice.random()
         if chance < 0.3:
             future.cancel()
         elif chance < 0.6:
             timer = threading.Timer(dice.uniform(0.0, 0.02), future.cancel)
             timer.start()
-        futures.append(future)
-    applied: set[int] = set()
-    for number, future in enumerate(futures):
-        try:
-            made.carol.reopen_future(future.key).get_data(TIMEOUT)
-            applied.add(number)
-        except CallCancelledError:
-            continue
-    assert 0 < len(applied) < CANCELS, "the race was always won by the same side"
-    for index, flow in enumerate(flows):
-        own = [number for number in sorted(applied) if number % len(flows) == index]
-        assert flow.ask({"report": True}, TIMEOUT)["seen"] == own
+    applied = []
+    for number, future in futures.items():
+        with suppress(CallCancelledError):
+            carol.reopen_future(future.key).get_data(TIMEOUT)
+            applied.append(number)
+    return applied

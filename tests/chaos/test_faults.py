@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,6 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
 TIMEOUT = 60
 ELSEWHERE = ("broker killed", "broker restarted", "broker frozen and thawed")
 """See test_broker_faults.py."""
-
-
-@pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
-    with world(rabbitmq_node, tmp_path) as made:
-        yield made
 
 
 @pytest.mark.parametrize("name", [name for name in faults.FAULTS if name not in ELSEWHERE])

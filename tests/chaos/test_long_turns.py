@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,16 @@ from coflows.errors import CallCancelledError
 from coflows.futures import FlowFuture
 from coflows.proxy import FlowProxy
 from coflows.serving import get_flow_instance, serve_flow
-from tests.chaos.world import World, world
-from tests.services.rabbitmq import RabbitMQ
+from tests.chaos.world import World
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120)]
 TIMEOUT = 60
 
 
 @pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
-    with world(rabbitmq_node, tmp_path) as made:
-        made.environment["COFLOWS_PARK_AFTER"] = "0.2"
-        yield made
+def made(made: World) -> World:
+    made.environment["COFLOWS_PARK_AFTER"] = "0.2"
+    return made
 
 
 @pytest.fixture(params=["slow", "parallel", "async"])

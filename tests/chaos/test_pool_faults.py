@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +11,16 @@ from coflows.dead_letters import list_dead_letters
 from coflows.errors import WorkerDiedError, WorkerMemoryError
 from coflows.futures import FlowFuture
 from coflows.serving import get_flow_instance, serve_flow
-from tests.chaos.world import Load, World, world
-from tests.services.rabbitmq import RabbitMQ
+from tests.chaos.world import Load, World
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
 TIMEOUT = 90
 
 
 @pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
-    with world(rabbitmq_node, tmp_path) as made:
-        serve_flow(made.alice, "tests.chaos.pool_flows.PoolWitness", "pool_witness")
-        yield made
+def made(made: World) -> World:
+    serve_flow(made.alice, "tests.chaos.pool_flows.PoolWitness", "pool_witness")
+    return made
 
 
 @pytest.mark.parametrize(("how", "kind"), [("out of memory", WorkerMemoryError), ("killed", WorkerDiedError)])

@@ -8,15 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from coflows.dead_letters import list_dead_letters
 from tests.chaos.lives import Lives
 from tests.chaos.nursery import Nursery
-from tests.chaos.world import Load, World, world
-from tests.services.rabbitmq import RabbitMQ
+from tests.chaos.world import Load, World
 
 DEATHS = int(os.environ.get("DEATHS", "12"))
 """At each point; ``make chaos-failpoints`` asks for 200."""
@@ -32,12 +30,6 @@ POINTS = {
     "after publishing before the outbox is cleared": "mid_publish",
 }
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240 + 6 * DEATHS)]
-
-
-@pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
-    with world(rabbitmq_node, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from coflows import connect
-from coflows.identity.home import Home
 from coflows.serving import get_flow_instance, serve_flow
+from tests.worker_processes import StartWorker
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 60
-StartWorker = Callable[[], subprocess.Popen[bytes]]
-
-
-@pytest.fixture
-def start_worker(
-    home: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    monkeypatch.setenv("COFLOWS_BROKER_URL", broker_url)
-    for name in ("owner", "caller"):
-        Home(home).create_user(name)
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "coflows.cli", "--as", "owner", "worker", "all"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ, cwd=ROOT)
-        started.append(process)
-        assert process.stdout is not None and process.stdout.readline().startswith(b"Ready")
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def test_kill_9_in_the_middle(start_worker: StartWorker) -> None:

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
 
 from coflows import connect
-from coflows.identity.home import Home
 from coflows.serving import get_flow_instance, serve_flow
 from tests.waiting import until
+from tests.worker_processes import WorkerProcesses
 
-ROOT = Path(__file__).parents[2]
 TIMEOUT = 60
-Start = Callable[..., subprocess.Popen[bytes]]
 
 
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    Home(home).create_user("owner")
-    started: list[subprocess.Popen[bytes]] = []
-
+def test_a_long_turns_messages_get_out(worker_processes: WorkerProcesses) -> None:
     def start(point: str, failpoint: str = "") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "COFLOWS_FAILPOINTS": failpoint, "COFLOWS_PARK_AFTER": "0.2"}
-        command = [sys.executable, "-m", "workers.dispatch_worker", "--dispatch-point", point]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=ROOT)
-        started.append(process)
-        assert process.stdout is not None and process.stdout.readline().startswith(b"Ready")
-        return process
+        command = ("workers.dispatch_worker", "--user", "owner", "--dispatch-point", point)
+        return worker_processes.start(*command, COFLOWS_FAILPOINTS=failpoint, COFLOWS_PARK_AFTER="0.2")
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def test_a_long_turns_messages_get_out(start: Start) -> None:
     doomed = start("tellers", "after_commit:1")
     start("told")
     with connect("owner") as owner:

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from tests.services.processes import reserve
+
 CLONE_NEWNET = 0x40000000
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8914, 0x8916, 0x891C, 0x0001
@@ -29,7 +31,7 @@ class Namespace:
     """
 
     def __init__(self, seed: int = 1) -> None:
-        net = f"198.18.{random.randint(0, 255)}.{4 * random.randint(0, 63)}"  # For tests of networks only.
+        net, self._held = _free_net()
         base = int.from_bytes(socket.inet_aton(net))
         self.near, self.far = (socket.inet_ntoa((base + last).to_bytes(4)) for last in (1, 2))
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -66,6 +68,7 @@ class Namespace:
         self._thread.join()
         for descriptor in (self._home, self._there, self._stop, self.outward.source, self.inward.source):
             os.close(descriptor)
+        self._held.close()
 
     def _carry(self) -> None:
         directions = {direction.source: direction for direction in (self.outward, self.inward)}
@@ -117,6 +120,15 @@ class Direction:
         while self._packets and self._packets[0][0] <= time.monotonic():
             with contextlib.suppress(OSError):
                 os.write(self._sink, heapq.heappop(self._packets)[2])
+
+
+def _free_net() -> tuple[str, socket.socket]:
+    """Four addresses that no other tests have, and what holds them. They are for tests of networks only."""
+    while True:
+        net = f"198.18.{random.randint(0, 255)}.{4 * random.randint(0, 63)}"
+        held = reserve(f"net-{net}")
+        if held is not None:
+            return net, held
 
 
 def _open_link(address: str) -> int:

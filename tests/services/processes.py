@@ -1,4 +1,4 @@
-"""Ends a service with every process that belongs to it, also when the tests die without a word."""
+"""Ends a service, or a whole run of the tests, with every process that belongs to it, also when it dies unasked."""
 
 from __future__ import annotations
 
@@ -15,18 +15,36 @@ from pathlib import Path
 
 FIRST_PORT, LAST_PORT = 20000, 32000
 """Below the ports that the system gives to clients: one that connects to a stopped server's cannot meet itself."""
+MARKER = "COFLOWS_TEST_SERVICE"
+
+
+def reserve(name: str) -> socket.socket | None:
+    """Take a name of which there is one on this machine, until the socket closes or this process ends; None: taken."""
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0coflows-test-{name}")
+    except OSError:
+        held.close()
+        return None
+    return held
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody has now."""
+    """A TCP port of the loopback interface that nobody has now, and no other tests get while this process lives: its
+    server may be away for a while."""
     while True:
         port = random.randint(FIRST_PORT, LAST_PORT)
+        held = reserve(f"port-{port}")
+        if held is None:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
+                held.close()
                 continue
-            return port
+        held.detach()
+        return port
 
 
 def processes_with(marker: str) -> list[int]:
@@ -40,6 +58,14 @@ def processes_with(marker: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def command_of(pid: int) -> str:
+    """What the process was started with; nothing when it has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def end_all(marker: str, first: signal.Signals = signal.SIGTERM, patience: float = 20.0) -> None:
@@ -66,20 +92,21 @@ class Lair:
 
     def __init__(self, name: str, end: signal.Signals = signal.SIGTERM) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"coflows-{name}-"))
-        self.marker = f"COFLOWS_TEST_SERVICE={self.folder}"
+        self.marker = f"{MARKER}={self.folder}"
         self._end = end
         self._guard = subprocess.Popen(
             [sys.executable, "-m", "tests.services.guard", self.marker, str(self.folder), str(int(end))],
             stdin=subprocess.PIPE,
             start_new_session=True,
+            # Of nobody: the guard of those who started the service would end it before it has cleared up.
+            env={name: value for name, value in os.environ.items() if name != MARKER},
             cwd=Path(__file__).parents[2],
         )
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment for the service's processes."""
-        name, _, value = self.marker.partition("=")
-        return {**os.environ, name: value}
+        return {**os.environ, MARKER: str(self.folder)}
 
     def clear(self) -> None:
         """End what still runs and remove the folder."""
