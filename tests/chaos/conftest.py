@@ -1,27 +1,41 @@
-"""Fixtures of the faults: a world over the broker that they do harm to, and a nursery of processes for it."""
+"""Fixtures of the faults: worlds over the broker that they do harm to, and a nursery of processes for them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.nursery import Nursery
-from tests.chaos.world import World, world
+from tests.chaos.nursery import Brood, Nursery
+from tests.chaos.world import World, Worlds, world
 from tests.services.rabbitmq import RabbitMQ
 
 
+@pytest.fixture(scope="session")
+def everybodys() -> Iterator[Nursery]:
+    """The nursery of all tests: it imports once."""
+    with closing(Nursery(os.environ)) as nursery:
+        yield nursery
+
+
 @pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path) -> Iterator[World]:
+def worlds(rabbitmq_node: RabbitMQ, tmp_path: Path, everybodys: Nursery) -> Worlds:
+    """``world`` over that broker."""
+    return partial(world, rabbitmq_node, tmp_path, everybodys)
+
+
+@pytest.fixture
+def made(worlds: Worlds) -> Iterator[World]:
     """A world that ends with the test."""
-    with world(rabbitmq_node, tmp_path) as made:
+    with worlds() as made:
         yield made
 
 
 @pytest.fixture
-def nursery(made: World) -> Iterator[Nursery]:
+def nursery(made: World) -> Brood:
     """Processes of that world."""
-    nursery = Nursery(made.environment)
-    yield nursery
-    nursery.close()
+    return made.brood

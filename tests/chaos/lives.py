@@ -6,14 +6,14 @@ import signal
 import threading
 from collections.abc import Iterable
 
-from tests.chaos.nursery import Child, Nursery
+from tests.chaos.nursery import Brood, Child
 
 
 class Lives:
     """The lives of one user's worker: each ends at the next of ``failpoints``, and the one after the last has none.
     Thread-safe."""
 
-    def __init__(self, nursery: Nursery, user: str, failpoints: Iterable[str], **options: bool) -> None:
+    def __init__(self, nursery: Brood, user: str, failpoints: Iterable[str], **options: bool) -> None:
         self._nursery = nursery
         self._user = user
         self._options = options

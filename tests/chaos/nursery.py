@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.services import netns
+
 ROOT = Path(__file__).parents[2]
 WARM = (
     "workers.process",
@@ -46,6 +48,18 @@ class Child:
             self.heard.append(said)
             self._news.notify_all()
         self.ready.set()
+
+    def bury(self) -> None:
+        """For the nursery."""
+        with self._news:
+            self.died.set()
+            self._news.notify_all()
+
+    def begun(self, timeout: float = 60.0) -> bool:
+        """Wait until it has said something, or has ended without a word: False."""
+        with self._news:
+            self._news.wait_for(lambda: self.heard or self.died.is_set(), timeout)
+            return bool(self.heard)
 
     def wait_for(self, count: int, timeout: float = 60.0) -> list[Any]:
         """Wait until it has said that much, and give all it has said."""
@@ -94,10 +108,6 @@ class Nursery:
             self._process.stdin.flush()
         return child
 
-    def worker(self, user: str, *, environment: Mapping[str, str] | None = None, **options: Any) -> Child:
-        """A worker process, as ``coflows worker all`` runs one."""
-        return self.fork("tests.chaos.nursery:work", environment=environment, user=user, **options)
-
     def signal(self, child: Child, number: signal.Signals) -> None:
         """Send a signal to a child that lives."""
         with self._lock:
@@ -124,11 +134,38 @@ class Nursery:
                 child.hear(news["said"])
             else:
                 with self._lock:
-                    child.died.set()
+                    child.bury()
 
 
-def work(say: Say, user: str, door: bool = True, dispatch: bool = True) -> None:
-    """The job of a worker."""
+class Brood:
+    """The children of one test: they have its environment, and end with it. Thread-safe."""
+
+    def __init__(self, nursery: Nursery, environment: Mapping[str, str]) -> None:
+        """What is put into ``environment`` later is there for those that come then."""
+        self._nursery = nursery
+        self._environment = environment
+        self._children: list[Child] = []
+
+    def fork(self, job: str, *, environment: Mapping[str, str] | None = None, **arguments: Any) -> Child:
+        """See Nursery."""
+        child = self._nursery.fork(job, environment={**self._environment, **(environment or {})}, **arguments)
+        self._children.append(child)
+        return child
+
+    def worker(self, user: str, *, environment: Mapping[str, str] | None = None, **options: Any) -> Child:
+        """A worker process, as ``coflows worker all`` runs one."""
+        return self.fork("tests.chaos.nursery:work", environment=environment, user=user, **options)
+
+    def close(self) -> None:
+        """Kill all that live, and wait until they are gone."""
+        for child in self._children:
+            child.stop()
+
+
+def work(say: Say, user: str, door: bool = True, dispatch: bool = True, network: str | None = None) -> None:
+    """The job of a worker; ``network``: in which namespace it lives."""
+    if network is not None:
+        netns.enter(network)
     from coflows.serving import DISPATCH_POINT
     from workers.process import ProcessOptions, run_process
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -17,6 +18,7 @@ from coflows.errors import BrokerUnavailableError, PoisonMessageError
 from coflows.model import layout
 from coflows.serving import get_flow_instance
 from tests.chaos import faults
+from tests.chaos.nursery import Nursery
 from tests.chaos.oracle import Verdict
 from tests.chaos.world import DRAIN, Load, World, world
 from tests.services.netns import Namespace
@@ -95,10 +97,11 @@ def soak(
         proxy, outside = (
             stack.enter_context(closing(Proxy(node.url, address))) for address in ("127.0.0.1", namespace.near)
         )
-        made = stack.enter_context(world(node, folder))
+        nursery = stack.enter_context(closing(Nursery(os.environ)))
+        made = stack.enter_context(world(node, folder, nursery))
         far_url = f"{outside.url}?heartbeat=2"
         made.worker(broker_url=proxy.url)
-        made.worker(broker_url=far_url, place=namespace.inside)
+        made.worker(broker_url=far_url, namespace=namespace)
         made.worker("bob")
         with namespace.inside():
             far = made.open("carol", far_url)

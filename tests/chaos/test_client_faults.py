@@ -18,7 +18,7 @@ from coflows import Client, connect
 from coflows.errors import CallCancelledError
 from coflows.proxy import FlowProxy
 from coflows.serving import get_flow_instance
-from tests.chaos.nursery import Nursery, Say
+from tests.chaos.nursery import Brood, Say
 from tests.chaos.world import Load, World
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
@@ -39,7 +39,7 @@ def ask(say: Say, owner: str, endpoint: str, calls: int, seconds: float) -> None
     signal.pause()
 
 
-def test_callers_killed_whose_futures_are_waited_for_by_another_process(made: World, nursery: Nursery) -> None:
+def test_callers_killed_whose_futures_are_waited_for_by_another_process(made: World, nursery: Brood) -> None:
     """Each dies while its calls are under way; what it was told is accepted is worked off once, in order."""
     made.worker()
     dice = random.Random(3)
@@ -57,7 +57,7 @@ def test_callers_killed_whose_futures_are_waited_for_by_another_process(made: Wo
     assert sum(len(caller.heard) for caller in callers) < CALLERS * CALLS, "none of them died in the middle"
 
 
-def test_a_peer_that_is_away_gets_its_messages_when_it_is_back(made: World, nursery: Nursery) -> None:
+def test_a_peer_that_is_away_gets_its_messages_when_it_is_back(made: World, nursery: Brood) -> None:
     """A user whose workers are all gone: callers wait, fetches too, and nothing is lost."""
     workers = [nursery.worker(user) for user in ("alice", "bob")]
     for worker in workers:

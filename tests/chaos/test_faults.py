@@ -17,7 +17,7 @@ from coflows.errors import DeadLetterNotFoundError, PoisonMessageError
 from coflows.lines import Lines
 from coflows.serving import get_flow_instance
 from tests.chaos import faults
-from tests.chaos.world import Load, World, world
+from tests.chaos.world import Load, World, Worlds
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
 
@@ -79,9 +79,9 @@ def test_workers_come_and_go(made: World) -> None:
     assert verdict.good, verdict
 
 
-def test_a_connection_cut_at_any_byte(rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
+def test_a_connection_cut_at_any_byte(rabbitmq_node: RabbitMQ, worlds: Worlds) -> None:
     proxy = Proxy(rabbitmq_node.url)
-    with world(rabbitmq_node, tmp_path, broker_url=proxy.url) as made:
+    with worlds(broker_url=proxy.url) as made:
         made.worker()
         load = Load(made.witnesses(4, 0))
         for offset in range(0, 1500, 50):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from coflows.dead_letters import list_dead_letters
 from tests.chaos.running import holders, running, until
-from tests.chaos.world import Load, world
+from tests.chaos.world import Load, Worlds
 from tests.services.netns import Namespace
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import RabbitMQ
@@ -39,14 +38,14 @@ def postgres(machines: list[Namespace]) -> Iterator[Postgres]:
 
 @pytest.mark.parametrize("how", ["link cut and healed", "power cut"])
 def test_one_of_two_machines_is_lost(
-    how: str, machines: list[Namespace], postgres: Postgres, rabbitmq_node: RabbitMQ, tmp_path: Path
+    how: str, machines: list[Namespace], postgres: Postgres, rabbitmq_node: RabbitMQ, worlds: Worlds
 ) -> None:
-    with world(rabbitmq_node, tmp_path, store_url=postgres.url) as made:
+    with worlds(store_url=postgres.url) as made:
         workers = [
             made.worker(
                 broker_url=f"{rabbitmq_node.listen(machine.near)}?heartbeat={HEARTBEAT}",
                 store_url=postgres.url_at(machine.near),
-                place=machine.inside,
+                namespace=machine,
                 forever=False,
             )
             for machine in machines

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from coflows.broker import rabbitmq_consumer, rabbitmq_operations
 from coflows.dead_letters import list_dead_letters
 from tests.chaos.running import holders, running, until
-from tests.chaos.world import Load, World, world
+from tests.chaos.world import Load, World, Worlds
 from tests.services.netns import Namespace
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
@@ -39,8 +38,8 @@ def proxies(rabbitmq_node: RabbitMQ) -> Iterator[list[Proxy]]:
 
 
 @pytest.fixture
-def made(rabbitmq_node: RabbitMQ, tmp_path: Path, namespaces: list[Namespace], proxies: list[Proxy]) -> Iterator[World]:
-    with world(rabbitmq_node, tmp_path) as made:
+def made(worlds: Worlds, namespaces: list[Namespace], proxies: list[Proxy]) -> Iterator[World]:
+    with worlds() as made:
         yield made
 
 
@@ -59,7 +58,7 @@ def silence(namespace: Namespace, which: str) -> None:
 def test_half_open_link_of_a_worker(made: World, namespaces: list[Namespace]) -> None:
     namespace, url = outpost(made, namespaces)
     made.worker()
-    made.worker(broker_url=url, place=namespace.inside)
+    made.worker(broker_url=url, namespace=namespace)
     load = Load(made.witnesses(16, 0))
     for which in ("outward", "inward", "outward and inward"):
         with running(load):
@@ -100,7 +99,7 @@ def test_half_open_links_of_clients(made: World, namespaces: list[Namespace]) ->
 def test_latency_and_loss(made: World, namespaces: list[Namespace]) -> None:
     """200 ms each way, and one packet of a hundred lost."""
     namespace, url = outpost(made, namespaces)
-    made.worker(broker_url=url, place=namespace.inside)
+    made.worker(broker_url=url, namespace=namespace)
     with namespace.inside():
         far = made.open("carol", url)
     near, remote = Load(made.witnesses(8, 0)), Load(made.witnesses(2, 0, far))

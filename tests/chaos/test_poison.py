@@ -14,8 +14,7 @@ from coflows.dispatch.attempts import pause_before
 from coflows.errors import PoisonMessageError
 from coflows.proxy import FlowProxy
 from coflows.serving import get_flow_instance
-from tests.chaos.world import world
-from tests.services.rabbitmq import RabbitMQ
+from tests.chaos.world import Worlds
 
 ATTEMPTS = (3, 4, 5)
 
@@ -30,9 +29,9 @@ def package(flow: FlowProxy, data: dict[str, Any], wanted: Callable[[float], boo
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(240)
-def test_a_slow_neighbour_of_poison_is_not_given_up_with_it(rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
+def test_a_slow_neighbour_of_poison_is_not_given_up_with_it(worlds: Worlds, tmp_path: Path) -> None:
     """The neighbour comes first each time, and is still at it when the poison comes."""
-    with world(rabbitmq_node, tmp_path) as made:
+    with worlds() as made:
         made.worker()
         poison = get_flow_instance(made.carol, "poison", made.alice.user_id)
         witness = get_flow_instance(made.carol, "witness", made.alice.user_id)

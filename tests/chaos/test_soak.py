@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.soak import left_behind, soak
-from tests.chaos.world import Load, world
+from tests.chaos.world import Load, Worlds
 from tests.services.rabbitmq import RabbitMQ
 
 SEED = 3
@@ -24,8 +24,8 @@ def test_short_soak(rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
 
 
 @pytest.mark.rabbitmq
-def test_what_is_left_is_seen(rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
-    with world(rabbitmq_node, tmp_path) as made:
+def test_what_is_left_is_seen(worlds: Worlds) -> None:
+    with worlds() as made:
         worker = made.worker()
         load = Load(made.witnesses(2, 0))
         load.send(1)

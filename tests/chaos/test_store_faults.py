@@ -21,10 +21,9 @@ from coflows.store.commits import Commit, checked_commit
 from coflows.store.group import Outcome
 from coflows.store.planning import GroupPlan
 from coflows.store.postgres import PostgresStore
-from tests.chaos.world import Load, world
+from tests.chaos.world import Load, Worlds
 from tests.services.postgres import Postgres
 from tests.services.proxy import Proxy
-from tests.services.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.timeout(240)
 KILLS = 20
@@ -164,8 +163,8 @@ def test_a_writer_that_falls_silent_holds_nobody_up(postgres: Postgres, monkeypa
 @pytest.mark.postgres
 @pytest.mark.rabbitmq
 @pytest.mark.parametrize("how", ["fast", "immediate"])
-def test_postgres_restarted_under_load(how: str, postgres: Postgres, rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
-    with world(rabbitmq_node, tmp_path, store_url=postgres.url) as made:
+def test_postgres_restarted_under_load(how: str, postgres: Postgres, worlds: Worlds) -> None:
+    with worlds(store_url=postgres.url) as made:
         for user in ("alice", "alice", "bob"):
             made.worker(user)
         load = Load(made.witnesses(6, 2))
@@ -196,9 +195,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.rabbitmq
-def test_a_full_disk(small_disk: Path, rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
+def test_a_full_disk(small_disk: Path, worlds: Worlds) -> None:
     """What cannot be committed waits, and is worked off once there is space again."""
-    with world(rabbitmq_node, tmp_path, store_url=f"sqlite:///{small_disk}/store.db") as made:
+    with worlds(store_url=f"sqlite:///{small_disk}/store.db") as made:
         for user in ("alice", "bob"):
             made.worker(user)
         load = Load(made.witnesses(6, 2))
@@ -231,10 +230,10 @@ def _fill(filler: Path) -> None:
 
 @pytest.mark.rabbitmq
 @pytest.mark.parametrize("seconds", [2.0, 12.0])
-def test_a_store_locked_by_another_process(seconds: float, rabbitmq_node: RabbitMQ, tmp_path: Path) -> None:
+def test_a_store_locked_by_another_process(seconds: float, worlds: Worlds, tmp_path: Path) -> None:
     """For a while, and for longer than the store waits (10 s)."""
     file = tmp_path / "store.db"
-    with world(rabbitmq_node, tmp_path, store_url=f"sqlite:///{file}") as made:
+    with worlds(store_url=f"sqlite:///{file}") as made:
         for user in ("alice", "bob"):
             made.worker(user)
         load = Load(made.witnesses(6, 2))

@@ -14,7 +14,7 @@ from coflows.model.address import InstanceAddress
 from coflows.model.layout import KEEPING, keeping_key
 from coflows.serving import get_flow_instance, serve_flow
 from tests.chaos.lives import Lives
-from tests.chaos.nursery import Nursery, Say
+from tests.chaos.nursery import Brood, Say
 from tests.chaos.running import until
 from tests.chaos.world import World
 
@@ -40,7 +40,7 @@ def fetch(say: Say, endpoint: str, owner: str, overrides: dict[str, Any], timeou
 
 
 @pytest.mark.parametrize("root", ["bob", "local"])
-def test_a_fetch_killed_at_every_hop(root: str, made: World, nursery: Nursery) -> None:
+def test_a_fetch_killed_at_every_hop(root: str, made: World, nursery: Brood) -> None:
     """Whoever dies comes back at once, except the one who fetched: what he had not got yet goes."""
     overrides = {"subflows_config": {"next": {"user_id": made.alice.user_id, "flow_endpoint": "witness"}}}
     if root == "local":
@@ -81,7 +81,7 @@ def test_a_fetch_killed_at_every_hop(root: str, made: World, nursery: Nursery) -
     _check(made, got, time.monotonic() + 2 * TTL, local=root == "local")
 
 
-def test_an_owner_who_comes_back_after_the_deadline(made: World, nursery: Nursery) -> None:
+def test_an_owner_who_comes_back_after_the_deadline(made: World, nursery: Brood) -> None:
     """He had mounted what was asked for, and died before he could say so; by then nobody waits any more."""
     overrides = {"subflows_config": {"next": {"user_id": made.alice.user_id, "flow_endpoint": "witness"}}}
     alice = nursery.worker("alice")

@@ -7,13 +7,12 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from coflows.dead_letters import list_dead_letters
 from tests.chaos.lives import Lives
-from tests.chaos.nursery import Nursery
+from tests.chaos.nursery import Brood
 from tests.chaos.world import Load, World
 
 DEATHS = int(os.environ.get("DEATHS", "12"))
@@ -33,15 +32,14 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240 + 6 * DEATHS)]
 
 
 @pytest.fixture
-def nursery(made: World) -> Iterator[Nursery]:
+def nursery(made: World) -> Brood:
     # No message is to blame for these deaths, however often it is there.
-    nursery = Nursery({**made.environment, "COFLOWS_MAX_ATTEMPTS": "100"})
-    yield nursery
-    nursery.close()
+    made.environment["COFLOWS_MAX_ATTEMPTS"] = "100"
+    return made.brood
 
 
 @pytest.mark.parametrize("when", POINTS)
-def test_worker_killed(when: str, made: World, nursery: Nursery) -> None:
+def test_worker_killed(when: str, made: World, nursery: Brood) -> None:
     dice = random.Random(when)
     lives = Lives(nursery, "alice", (f"{POINTS[when]}:{dice.randint(1, 12)}" for _ in range(DEATHS)))
     load = Load(made.witnesses(8, 0))
@@ -55,7 +53,7 @@ def test_worker_killed(when: str, made: World, nursery: Nursery) -> None:
     assert list_dead_letters(made.alice) == []
 
 
-def test_a_worker_that_thaws_changes_nothing(made: World, nursery: Nursery) -> None:
+def test_a_worker_that_thaws_changes_nothing(made: World, nursery: Brood) -> None:
     """Frozen in the middle of turns, its partitions taken over, thawed while the other one still works on them."""
     frozen = nursery.worker("alice")
     frozen.ready.wait(60)
@@ -74,7 +72,7 @@ def test_a_worker_that_thaws_changes_nothing(made: World, nursery: Nursery) -> N
     assert not frozen.died.is_set() and not other.died.is_set()
 
 
-def test_rolling_upgrade_of_the_envelope(made: World, nursery: Nursery) -> None:
+def test_rolling_upgrade_of_the_envelope(made: World, nursery: Brood) -> None:
     """Clients and workers that write version 1 beside those that write version 2, replaced one by one under load."""
     old, new = {"COFLOWS_ENVELOPE_VERSION": "1"}, {"COFLOWS_ENVELOPE_VERSION": "2"}
     first, second, bob = (nursery.worker(user, environment=old) for user in ("alice", "alice", "bob"))

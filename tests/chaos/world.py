@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from coflows import Client, connect
@@ -16,87 +14,72 @@ from coflows.futures import FlowFuture
 from coflows.identity.home import Home
 from coflows.proxy import FlowProxy
 from coflows.serving import get_flow_instance, serve_flow
+from tests.chaos.nursery import Brood, Child, Nursery
 from tests.chaos.oracle import Verdict, judge
+from tests.services.netns import Namespace
 from tests.services.rabbitmq import RabbitMQ
 
 ROOT = Path(__file__).parents[2]
 DRAIN = 90.0
-Place = Callable[[], AbstractContextManager[None]]
 
 
 class Worker:
-    """A worker process; ``forever`` starts it again when it dies, without its failpoint. ``place`` is where it is
-    started, for example inside a network namespace."""
+    """A worker process; ``forever`` has it begin again when it dies, without its failpoint."""
 
-    def __init__(
-        self,
-        user: str,
-        environment: dict[str, str],
-        *,
-        failpoint: str = "",
-        forever: bool = True,
-        place: Place = nullcontext,
-    ) -> None:
-        self._user = user
-        self._environment = environment
+    def __init__(self, begin: Callable[[str], Child], *, failpoint: str = "", forever: bool = True) -> None:
+        self._begin = begin
         self._forever = forever
-        self._place = place
         self._stopped = False
         self.deaths = 0
         self.ready = threading.Event()
         self.died = threading.Event()
-        self.process = self._start(failpoint)
+        self._child = self._start(failpoint)
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
-        self.process.send_signal(number)
+        self._child.signal(number)
 
     def finish(self) -> None:
         """End it for good, in good order."""
-        self._stopped = True
-        self.process.terminate()
-        self._keeper.join()
+        self._end(signal.SIGTERM)
 
     def stop(self) -> None:
         """End it for good, at once."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
         self._stopped = True
-        self.process.kill()
+        self._child.signal(number)
         self._keeper.join()
 
-    def _start(self, failpoint: str) -> subprocess.Popen[bytes]:
+    def _start(self, failpoint: str) -> Child:
         self.ready.clear()
-        with self._place():
-            process = subprocess.Popen(
-                [sys.executable, "-m", "coflows.cli", "--as", self._user, "worker", "all"],
-                stdout=subprocess.PIPE,
-                env={**self._environment, "COFLOWS_FAILPOINTS": failpoint},
-                cwd=ROOT,
-            )
+        child = self._begin(failpoint)
         # A poison message may kill it before it can say so.
-        if process.stdout is not None and process.stdout.readline().startswith(b"Ready"):
+        if child.begun():
             self.ready.set()
-        return process
+        return child
 
     def _keep(self) -> None:
         while True:
-            self.process.wait()
-            if self.process.stdout is not None:
-                self.process.stdout.close()
+            self._child.died.wait()
             self.deaths += 1
             self.died.set()
             if self._stopped or not self._forever:
                 return
-            self.process = self._start("")
+            self._child = self._start("")
             if self._stopped:
-                self.process.kill()
+                self._child.signal(signal.SIGKILL)
 
 
 class World:
     """``alice`` serves witnesses, ``bob`` relays in front of alice's witnesses, ``carol`` sends."""
 
-    def __init__(self, node: RabbitMQ, folder: Path, *, broker_url: str | None = None, store_url: str = "") -> None:
+    def __init__(
+        self, node: RabbitMQ, folder: Path, nursery: Nursery, *, broker_url: str | None = None, store_url: str = ""
+    ) -> None:
         self.node = node
         self.url = broker_url or node.url
         self.folder = folder
@@ -111,6 +94,8 @@ class World:
             "COFLOWS_LOG_LEVEL": os.environ.get("COFLOWS_LOG_LEVEL", "ERROR"),
             **({"COFLOWS_STORE_URL": store_url} if store_url else {}),
         }
+        self.brood = Brood(nursery, self.environment)
+        """Its worker processes, and others that know its broker and users."""
         self._store_url = store_url or None
         self.alice, self.carol = self.open("alice"), self.open("carol")
         bob = self.open("bob")
@@ -142,13 +127,19 @@ class World:
         forever: bool = True,
         broker_url: str | None = None,
         store_url: str | None = None,
-        place: Place = nullcontext,
+        namespace: Namespace | None = None,
     ) -> Worker:
-        """Start a worker."""
-        environment = {**self.environment, "COFLOWS_BROKER_URL": broker_url or self.url}
+        """Start a worker, and wait until it is ready; in this network namespace, if one is given."""
+        environment = {"COFLOWS_BROKER_URL": broker_url or self.url}
         if store_url is not None:
             environment["COFLOWS_STORE_URL"] = store_url
-        worker = Worker(user, environment, failpoint=failpoint, forever=forever, place=place)
+        network = None if namespace is None else namespace.place
+
+        def begin(failpoint: str) -> Child:
+            own = {**environment, "COFLOWS_FAILPOINTS": failpoint}
+            return self.brood.worker(user, environment=own, network=network)
+
+        worker = Worker(begin, failpoint=failpoint, forever=forever)
         self.workers.append(worker)
         return worker
 
@@ -165,7 +156,12 @@ class World:
         """End everything."""
         for worker in self.workers:
             worker.stop()
+        self.brood.close()
         self._exit.close()
+
+
+Worlds = Callable[..., AbstractContextManager[World]]
+"""``world``, with the broker, the folder and the nursery of a test."""
 
 
 class Load:
@@ -246,9 +242,11 @@ class Load:
 
 
 @contextmanager
-def world(node: RabbitMQ, folder: Path, *, broker_url: str | None = None, store_url: str = "") -> Iterator[World]:
+def world(
+    node: RabbitMQ, folder: Path, nursery: Nursery, *, broker_url: str | None = None, store_url: str = ""
+) -> Iterator[World]:
     """A world that ends with the block."""
-    made = World(node, folder, broker_url=broker_url, store_url=store_url)
+    made = World(node, folder, nursery, broker_url=broker_url, store_url=store_url)
     try:
         yield made
     finally:
