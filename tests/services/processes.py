@@ -15,7 +15,8 @@ from pathlib import Path
 
 FIRST_PORT, LAST_PORT = 20000, 32000
 """Below the ports that the system gives to clients: one that connects to a stopped server's cannot meet itself."""
-MARKER = "COFLOWS_TEST_SERVICE"
+MARKER = "TESTS_OF_COFLOWS"
+"""The variable that tells whose a process is. Not COFLOWS_...: some tests take those away from what they start."""
 
 
 def reserve(name: str) -> socket.socket | None:
