@@ -52,17 +52,10 @@ def nothing_stays() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def amqp_url() -> Iterator[str]:
-    """A real RabbitMQ: that of COFLOWS_TEST_AMQP_URL when it answers, else a private node."""
+def amqp_url(request: pytest.FixtureRequest) -> str:
+    """A real RabbitMQ: that of COFLOWS_TEST_AMQP_URL when it answers, else the tests' own."""
     url = os.environ.get("COFLOWS_TEST_AMQP_URL")
-    if url and rabbitmq.answers(url):
-        yield url
-        return
-    node = rabbitmq.RabbitMQ()
-    try:
-        yield node.start().url
-    finally:
-        node.stop()
+    return url if url and rabbitmq.answers(url) else str(request.getfixturevalue("rabbitmq_node").url)
 
 
 @pytest.fixture(scope="session")
