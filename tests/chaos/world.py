@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from tests.services.rabbitmq import RabbitMQ
 
 ROOT = Path(__file__).parents[2]
 DRAIN = 90.0
+logger = logging.getLogger(__name__)
 
 
 class Worker:
@@ -225,6 +227,11 @@ class Load:
         """How many futures have ended."""
         return sum(future.done() for future in self.futures())
 
+    @property
+    def answered_each(self) -> list[int]:
+        """How many of each flow's."""
+        return [sum(future.done() for future in list(futures)) for futures in self._futures.values()]
+
     def verdict(self) -> Verdict:
         """Wait for every future, ask the witnesses, and judge."""
         answered: dict[str, list[int | None]] = {}
@@ -235,7 +242,8 @@ class Load:
                     answered[name].append(future.get_data(DRAIN)["number"])
                 except TimeoutError:
                     break
-                except Exception:
+                except Exception as error:
+                    logger.warning("%s, number %d: %r", name, self.sent[name][len(answered[name])], error)
                     answered[name].append(None)
         seen = {name: flow.ask({"report": True}, DRAIN)["seen"] for name, flow in self._flows.items()}
         return judge(self.sent, answered, seen)
