@@ -244,11 +244,11 @@ class Handler:
 
         def cancel() -> None:
             turn.cancel()
-            self._runner.cancel_async(running)
+            self._runner.coroutines.cancel(running)
 
         turn.pause = nullcontext  # It has no slot to give.
         job.on_cancel = cancel
-        self._runner.run_async(running)
+        self._runner.coroutines.run(running)
         if job.cancelled:
             cancel()
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from coflows.broker.base import Delivery
 from coflows.client import Client
-from coflows.dispatch.admission import MAX_BATCH, Admission, Batch, Commands, Resume
+from coflows.dispatch.admission import Admission, Batch, Commands, Resume
 from coflows.dispatch.clock import Clock
+from coflows.dispatch.coroutines import Coroutines
 from coflows.dispatch.crew import Crew
 from coflows.dispatch.custody import Custody
-from coflows.dispatch.event_loop import Coroutine, EventLoop
+from coflows.dispatch.event_loop import Coroutine
 from coflows.dispatch.flusher import Flusher
 from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
@@ -71,7 +72,7 @@ class Runner:
         self._crew = Crew(f"coflows-turn-{cl.user_id[:8]}")
         self._flusher = Flusher(f"coflows-flush-{cl.user_id[:8]}")
         self._works: dict[Batch[Job], Work] = {}
-        self._loop: EventLoop | None = None
+        self.coroutines = Coroutines(self)
 
     def deliver(self, delivery: Delivery, source: Source) -> None:
         """Work a delivery off, after those of its instances that came before. Never blocks."""
@@ -149,8 +150,7 @@ class Runner:
         self._clock.close()
         self._flusher.close()
         self._crew.close()
-        if self._loop is not None:
-            self._loop.close()
+        self.coroutines.close()
         # After it: a turn that is ended now is begun again by another worker, and must not be told of here.
         self._processes.close()
 
@@ -190,13 +190,28 @@ class Runner:
         alone = self._works[batch] = Work(batch, job=job, since=work.since)
         return alone
 
-    def run_async(self, coroutine: Coroutine) -> None:
-        """Let the event loop run a job that was detached, and a thread do what comes then."""
-        self._event_loop().run(coroutine)
+    def finish_async(self, coroutines: Sequence[Coroutine]) -> None:
+        """These have ended; what comes then needs a thread."""
+        self._crew.submit(partial(self.coroutines.finish, coroutines), first=True)
 
-    def cancel_async(self, coroutine: Coroutine) -> None:
-        """End a coroutine at its next ``await``."""
-        self._event_loop().cancel(coroutine)
+    def join(self, works: Sequence[Work]) -> Work:
+        """Jobs that were detached end together: they are one batch from now on."""
+        with self._lock:
+            batch = self._admission.join(work.batch for work in works)
+        for work in works:
+            self._works.pop(work.batch, None)
+        together = self._works[batch] = Work(batch)
+        return together
+
+    def write(self, work: Work, *, alone: bool) -> None:
+        """The last of a batch, see Writer."""
+        self._handler.write(work, last=True, alone=alone)
+
+    def fail(self, work: Work, error: Exception) -> None:
+        """Something of ours failed while the batch's current job was worked off."""
+        if work.job is not None:
+            work.loaded.pop(work.job.payload.flow_id, None)
+            self.give_up(work.job, error)
 
     def end(self, work: Work) -> None:
         """The batch is over: its lanes are free, and its flows are there for those who have them next."""
@@ -289,7 +304,7 @@ class Runner:
                     break
                 self._crew.beat()
         except Exception as error:
-            self._fail(work, error)
+            self.fail(work, error)
         self._complete(work)
 
     def _next(self, batch: Batch[Job]) -> Job | None:
@@ -301,51 +316,12 @@ class Runner:
         if work.batch in self._works:
             self.alone(work)
 
-    def _ended(self, coroutines: Sequence[Coroutine]) -> None:
-        self._crew.submit(partial(self._finish_async, coroutines), first=True)
-
-    def _finish_async(self, coroutines: Sequence[Coroutine]) -> None:
-        # Not those that took long: when one is refused, all that are with it begin again.
-        quick = [one for one in coroutines if one.work.job is not None and one.work.job.parked is None]
-        groups = [quick[first : first + MAX_BATCH] for first in range(0, len(quick), MAX_BATCH)]
-        groups += [[one] for one in set(coroutines).difference(quick)]
-        for group in groups:
-            self._finish_together(group, alone=len(coroutines) == 1)
-
-    def _finish_together(self, coroutines: Sequence[Coroutine], *, alone: bool) -> None:
-        works = [coroutine.work for coroutine in coroutines]
-        together = works[0] if len(works) == 1 else self._join(works)
-        for coroutine, work in zip(coroutines, works, strict=True):
-            if work is not together:
-                with work.draft.lock:  # It may just be parked.
-                    together.job, work.job = work.job, None
-                together.since = work.since
-                together.loaded |= work.loaded
-            try:
-                coroutine.then(coroutine, together)
-            except Exception as error:
-                self._fail(together, error)
-        self._handler.write(together, last=True, alone=alone)
-
-    def _join(self, works: Sequence[Work]) -> Work:
-        with self._lock:
-            batch = self._admission.join(work.batch for work in works)
-        for work in works:
-            self._works.pop(work.batch, None)
-        together = self._works[batch] = Work(batch)
-        return together
-
     def _complete(self, work: Work) -> None:
         """No more turns in this batch: write it, and let the lane go when that is done."""
         self._handler.write(work, last=True)
         with self._lock:
             commands = self._admission.release(work.batch)
         self._obey(commands)
-
-    def _fail(self, work: Work, error: Exception) -> None:
-        if work.job is not None:
-            work.loaded.pop(work.job.payload.flow_id, None)
-            self.give_up(work.job, error)
 
     def _published(self, jobs: Sequence[Job], error: BaseException | None) -> None:
         self._failpoints.reach("after_publish")
@@ -354,9 +330,3 @@ class Runner:
             self._refused.add(jobs, error, time.monotonic())
         else:
             self.settle(jobs, None)
-
-    def _event_loop(self) -> EventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = EventLoop("coflows-async", self._ended)
-            return self._loop
