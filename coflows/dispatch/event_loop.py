@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -71,16 +72,20 @@ class EventLoop:
             self._starting.append(coroutine)
             if len(self._starting) > 1:
                 return
-        self._loop.call_soon_threadsafe(self._start)
+        self._call(self._start)
 
     def cancel(self, coroutine: Coroutine) -> None:
         """End a coroutine at its next ``await``."""
-        self._loop.call_soon_threadsafe(coroutine.cancel)
+        self._call(coroutine.cancel)
 
     def close(self) -> None:
         """Stop. Idempotent."""
         self._closed = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._call(self._loop.stop)
+
+    def _call(self, work: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # It was closed; what it has not begun, another worker does.
+            self._loop.call_soon_threadsafe(work)
 
     # -- on the loop's thread ----------------------------------------------------------------------------------
 
@@ -90,6 +95,7 @@ class EventLoop:
                 self._loop.run_forever()
             except (SystemExit, KeyboardInterrupt):
                 logger.warning("A task that a flow had made wanted to end the process; it is only ended itself.")
+        self._loop.close()
 
     def _start(self) -> None:
         with self._lock:
