@@ -418,6 +418,56 @@ def test_an_executor_that_may_not_gets_nothing(users: Users) -> None:
         assert end.state == "FAILED" and "maxwaittime" in end.reason
 
 
+# -- priority --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_more_urgent_overtakes_what_waits(users: Users) -> None:
+    owner, guest = users(2)
+    client = Colonies(owner)
+    client.add_colony(COLONY)
+    client.allow(COLONY, guest.user_id, execute=True)
+    order: list[str] = []
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def held(*before: Any, ctx: Any) -> None:
+        begun.release()
+        gate.wait(TIMEOUT)
+        order.append(ctx["process"].name)
+
+    def noted(*before: Any, ctx: Any) -> None:
+        order.append(ctx["process"].name)
+
+    executors = [Executor(one, COLONY, "python-executor", owner=owner.user_id) for one in (owner, guest)]
+    first = spec("noted", executortype="first")
+    slow = [spec("held", nodename=f"held{number}") for number in range(2)]
+    low = [spec("noted", nodename=f"low{number}") for number in range(20)]
+    urgent = spec("noted", nodename="urgent", after=("noted",), priority=1)
+    with ExitStack() as exit_stack:
+        for executor in executors:
+            executor.register(held)
+            executor.register(noted)
+            exit_stack.enter_context(executor)
+        room = lambda: sum(":e:python-executor:" in key for key in owner.read_keys("records:"))  # noqa: E731
+        until(owner.store, "records:", lambda: room() == 2, "an executor on its way")
+        graph = submitted(client, *slow, *low, first, urgent)
+        for _ in slow:
+            assert begun.acquire(timeout=TIMEOUT), "all places are taken, and the others wait"
+        with Executor(owner, COLONY, "first") as other:
+            other.register(noted)
+            seen: list[str] = []
+
+            def look(now: ProcessGraph) -> None:
+                seen[:] = [row.name for row in now.rows if row.state is ProcessState.SUCCESS]
+                if "noted" in seen:
+                    gate.set()  # The urgent one became ready after the others were.
+
+            end = client.wait(graph, TIMEOUT, progress=look)
+    assert end.state == "SUCCESS", end.reason
+    names = [name for name in order if name.startswith(("low", "urgent"))]
+    assert "urgent" in names[:2], names
+    assert names.index("low0") < names.index("low19"), "of equal priority, in order"
+
+
 # -- classes on executors --------------------------------------------------------------------------------------------
 
 

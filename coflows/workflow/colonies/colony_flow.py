@@ -19,7 +19,7 @@ from coflows.resolution import MountRequest, derive_id
 from coflows.store.base import Store
 from coflows.workflow.colonies.function_spec import read_specs
 from coflows.workflow.colonies.places import GraphId, check_colony, run_address, runs_endpoint
-from coflows.workflow.colonies.registry import TIME_TO_LIVE, Registry, Rights
+from coflows.workflow.colonies.registry import TIME_TO_LIVE, Registry, Rights, room_of
 from coflows.workflow.graph import Graph, step
 from coflows.workflow.graph.events import Submitted
 from coflows.workflow.graph.states import GRAPH_ENDED, GraphState
@@ -31,6 +31,8 @@ PAGE = 100
 FORGET = 1000
 """Messages that an executor is told to forget at once."""
 MAX_RECORD = 2**26
+MAX_CONCURRENCY = 1024
+"""For how many steps at once an executor may say that it has room."""
 
 
 class ColonyFlow(AtomicFlow):
@@ -158,6 +160,7 @@ class ColonyFlow(AtomicFlow):
         self._check(message, execute=True)
         self._turn.leave_no_record()
         kind, executor = check_colony(message.data.get("executortype"), "Executor type"), message.data.get("executor")
+        concurrency = message.data.get("concurrency")
         address = InstanceAddress.from_dict(_mapping(message.data.get("address")))
         control = InstanceAddress.from_dict(_mapping(message.data.get("control")))
         if not address.user_id == control.user_id == message.sender:
@@ -166,10 +169,13 @@ class ColonyFlow(AtomicFlow):
             address.to_dict(),
             control.to_dict(),
             time.time(),
+            min(concurrency, MAX_CONCURRENCY) if isinstance(concurrency, int) and concurrency > 0 else 1,
         ]
-        for name in self.records.scan(f"w:{kind}:"):
-            del self.records[name]
-            self._tell_run(name.split(":")[2], {"ask": "arrived", "executortype": kind})
+        room = self._room(kind)
+        for name, seen in self.records.scan(f"w:{kind}:").items():
+            if room > seen:
+                del self.records[name]
+                self._tell_run(name.split(":")[2], {"ask": "arrived", "executortype": kind})
         if not self.flow_state.get("sweeping"):
             self.flow_state["sweeping"] = self.send_later(SWEEP, {"ask": "sweep"})
         return {}
@@ -185,13 +191,18 @@ class ColonyFlow(AtomicFlow):
     # -- asked by itself and its runs --------------------------------------------------------------------------
 
     def _wanted(self, message: FlowMessage) -> None:
-        """A run has found no executor of a type."""
+        """A run has more for the executors of a type than those it saw have room for."""
         self._check(message)
-        kind, run = message.data["executortype"], message.data["run"]
-        if any(time.time() - seen <= TIME_TO_LIVE for *_, seen in self.records.scan(f"e:{kind}:").values()):
+        kind, run, seen = message.data["executortype"], message.data["run"], message.data.get("seen", 0)
+        if self._room(kind) > seen:
             self._tell_run(run, {"ask": "arrived", "executortype": kind})
         elif self.records.get(f"g:{run}") is not None:
-            self.records[f"w:{kind}:{run}"] = True
+            self.records[f"w:{kind}:{run}"] = seen
+
+    def _room(self, kind: str) -> int:
+        """For how many steps at once there are executors of a type."""
+        found = self.records.scan(f"e:{kind}:").values()
+        return sum(room_of(rest) for _, _, seen, *rest in found if time.time() - seen <= TIME_TO_LIVE)
 
     def _ended(self, message: FlowMessage) -> None:
         self._check(message)
@@ -203,7 +214,7 @@ class ColonyFlow(AtomicFlow):
         self._check(message)
         self._turn.leave_no_record()
         executors = self.records.scan("e:")
-        for name, (*_, seen) in executors.items():
+        for name, (_, _, seen, *_) in executors.items():
             if time.time() - seen > TIME_TO_LIVE:
                 _, kind, user, _ = name.split(":")
                 del self.records[name]
@@ -269,7 +280,7 @@ class ColonyFlow(AtomicFlow):
             for first in range(0, len(ids), FORGET):
                 self._tell(there, {"ask": "forget", "messages": ids[first : first + FORGET]})
         self._turn.delete_instance(run)
-        for name in (f"g:{run}", f"a:{run}"):
+        for name in (f"g:{run}", f"a:{run}", *(one for one in self.records.scan("w:") if one.endswith(f":{run}"))):
             del self.records[name]
 
 

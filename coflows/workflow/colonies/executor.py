@@ -276,7 +276,7 @@ class Executor:
     def _beat(self) -> None:
         assert self._address is not None
         places = {"address": self._address.to_dict(), "control": self._control.to_dict()}
-        mine = {"executortype": self.executortype, "executor": self._id}
+        mine = {"executortype": self.executortype, "executor": self._id, "concurrency": self._concurrency}
         while not self._ending.is_set():
             self._tell_colony({"ask": "register", **mine, **places}, told=True)
             self._ending.wait(HEARTBEAT)

@@ -10,6 +10,7 @@ from coflows.flows.flow import AtomicFlow
 from coflows.flows.runtime import FlowRuntime
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import FlowMessage
+from coflows.workflow.colonies.backlog import Backlog
 from coflows.workflow.colonies.colony_flow import registry_of
 from coflows.workflow.colonies.places import GraphId, colony_address
 from coflows.workflow.colonies.registry import Crew, Registry
@@ -39,12 +40,13 @@ class GraphFlow(AtomicFlow):
         self._graph: Graph | None = None
         self._working: dict[str, str] = {}
         """Which user has a process that was given out."""
-        self._load: Counter[str] = Counter()
-        self._homeless: dict[str, dict[str, int]] = {}
-        """Attempts that no executor was there for, by type."""
+        self._load: Counter[tuple[str, str]] = Counter()
+        """How many attempts of an executor type a user has."""
+        self._backlog = Backlog()
+        self._wanted: set[str] = set()
+        """Executor types of which the colony was asked to tell when there are more."""
         self._waiters: dict[str, int | None] = {}
         """The records of those that wait, and how many ended processes each has seen; None waits for the end."""
-        self._crews: dict[str, dict[str, Crew]] = {}
 
     # -- the graph ---------------------------------------------------------------------------------------------
 
@@ -65,12 +67,12 @@ class GraphFlow(AtomicFlow):
         self._waiters = {name: seen for name, (_, seen) in self.records.scan("w:").items()}
         for command in outstanding(self._graph):
             if isinstance(command, Start) and self.records.get(f"a:{command.process}:{command.attempt}") is None:
-                self._homeless.setdefault(command.executortype, {})[command.process] = command.attempt
+                self._backlog.put(command)
         for name, status in self._graph.statuses.items():
             given = self.records.get(f"a:{name}:{status.attempt}") if status.given_out else None
             if given is not None:
                 self._working[name] = given[0]
-                self._load[given[0]] += 1
+                self._load[given[0], self._now.spec(name).executortype] += 1
 
     def _step(self, event: Event) -> None:
         before = self._done
@@ -78,19 +80,29 @@ class GraphFlow(AtomicFlow):
         delta = self._graph.delta
         for name, record in changes(delta).items():
             self.records[name] = record
-        for name, status in delta.statuses.items():
-            if not status.given_out and name in self._working:
-                self._load[self._working.pop(name)] -= 1
-        self._obey(commands)
+        self._obey(commands, {self._now.spec(name).executortype for name in delta.statuses if self._let_go(name)})
         if self._waiters and self._done != before:
             self._tell_waiters()
         if not (delta.statuses or delta.specs or delta.head or commands):
             self._turn.leave_no_record()
 
-    def _obey(self, commands: tuple[Command, ...] | list[Start]) -> None:
-        starts = sorted((one for one in commands if isinstance(one, Start)), key=lambda one: -one.priority)
+    def _let_go(self, name: str) -> bool:
+        """Whether somebody had a process and, should it be over or tried again, has it no more."""
+        status = self._now.statuses[name]
+        if name not in self._working:
+            return False
+        if status.given_out and self.records.get(f"a:{name}:{status.attempt}") is not None:
+            return False
+        self._load[self._working.pop(name), self._now.spec(name).executortype] -= 1
+        return True
+
+    def _obey(self, commands: tuple[Command, ...], free: set[str]) -> None:
+        """``free``: the executor types of which somebody may have room again."""
         for command in commands:
             match command:
+                case Start():
+                    self._backlog.put(command)
+                    free.add(command.executortype)
                 case Stop(process, attempt):
                     self._stop(process, attempt)
                 case SetTimer(timer, due):
@@ -102,26 +114,32 @@ class GraphFlow(AtomicFlow):
                         self.cancel_later(set_before)
                         del self.records[_timer_name(timer)]
                 case End():
-                    self._tell(
-                        colony_address(self._turn.user_id, self._id.colony), {"ask": "ended", "run": self._id.flow_id}
-                    )
-        for start in starts:
-            self._start(start)
+                    self._tell_colony({"ask": "ended"})
+        for kind in sorted(free):
+            self._give_out(kind)
 
-    def _start(self, start: Start) -> None:
-        name, attempt, kind = start.process, start.attempt, start.executortype
-        if self._now.statuses[name].attempt != attempt or not self._now.statuses[name].given_out:
+    def _give_out(self, kind: str) -> None:
+        """As many attempts as the executors of a type have room for; the others wait here, so that one that is more
+        urgent and comes later overtakes them."""
+        if not self._backlog.waits(kind):
             return
-        if kind not in self._crews:
-            self._crews[kind] = self._registry.crews(kind)
-        crews = self._crews[kind]
-        if not crews:
-            if kind not in self._homeless:
-                wanted = {"ask": "wanted", "executortype": kind, "run": self._id.flow_id}
-                self._tell(colony_address(self._turn.user_id, self._id.colony), wanted)
-            self._homeless.setdefault(kind, {})[name] = attempt
-            return
-        user = min(crews, key=lambda one: ((self._load[one] + 1) / crews[one].size, one))
+        crews = self._registry.crews(kind)
+        while self._backlog.waits(kind):
+            room = {user: self._load[user, kind] / crew.size for user, crew in crews.items()}
+            user = min(room, key=lambda one: (room[one], one), default=None)
+            if user is None or room[user] >= 1:
+                if kind not in self._wanted:
+                    self._wanted.add(kind)
+                    seen = sum(crew.size for crew in crews.values())
+                    self._tell_colony({"ask": "wanted", "executortype": kind, "seen": seen})
+                return
+            start = self._backlog.take(kind)
+            status = self._now.statuses[start.process]
+            if status.attempt == start.attempt and status.given_out:
+                self._give(start, user, crews[user])
+
+    def _give(self, start: Start, user: str, crew: Crew) -> None:
+        name, attempt = start.process, start.attempt
         data = {
             "ask": "step",
             "colony": self._id.colony,
@@ -132,12 +150,12 @@ class GraphFlow(AtomicFlow):
             "spec": self.records.get(f"f:{name}"),
             "inputs": self._inputs(name),
         }
-        there = self._turn.instance(crews[user].address)
+        there = self._turn.instance(crew.address)
         message = there.package_input_message(data)
         there.get_reply(message)
-        self.records[f"a:{name}:{attempt}"] = [user, crews[user].control.to_dict(), message.message_id]
+        self.records[f"a:{name}:{attempt}"] = [user, crew.control.to_dict(), message.message_id]
         self._working[name] = user
-        self._load[user] += 1
+        self._load[user, start.executortype] += 1
 
     def _inputs(self, name: str) -> list[Any]:
         needed = inputs_of(self._now, name)
@@ -145,9 +163,6 @@ class GraphFlow(AtomicFlow):
         return [outputs.get(f"o:{one.process}", [False, None]) if one.delivered else [False, None] for one in needed]
 
     def _stop(self, process: str, attempt: int) -> None:
-        kind = self._now.spec(process).executortype
-        if self._homeless.get(kind, {}).get(process) == attempt:
-            del self._homeless[kind][process]
         given = self.records.get(f"a:{process}:{attempt}")
         if given is not None:
             self._tell(InstanceAddress.from_dict(given[1]), {"ask": "stop", "message": given[2]})
@@ -192,6 +207,9 @@ class GraphFlow(AtomicFlow):
     @property
     def _registry(self) -> Registry:
         return registry_of(self._turn, colony_address(self._turn.user_id, self._id.colony).flow_id)
+
+    def _tell_colony(self, data: dict[str, Any]) -> None:
+        self._tell(colony_address(self._turn.user_id, self._id.colony), {**data, "run": self._id.flow_id})
 
     def _tell(self, address: InstanceAddress, data: dict[str, Any]) -> None:
         there = self._turn.instance(address)

@@ -1,10 +1,10 @@
 """What a colony has on record, read by its runs: who may do what, and which executors are there.
 
 r:{user}                         [may submit, may execute]
-e:{executortype}:{user}:{id}     an executor: [address, that of its control, when it was heard of last]
+e:{executortype}:{user}:{id}     an executor: [address, that of its control, when it was heard of last, its concurrency]
 g:{run}                          a run: [who submitted it, when]
 a:{run}                          a run that is not over
-w:{executortype}:{run}           a run that waits for an executor of this type
+w:{executortype}:{run}           a run that waits for more executors of this type: for how many steps they had room
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Rights:
 @dataclass(slots=True)
 class Crew:
     """The executors of one type that one user has: where they get their steps, where they are told of other things, and
-    how many they are."""
+    for how many steps at once they have room."""
 
     address: InstanceAddress
     control: InstanceAddress
@@ -61,14 +61,20 @@ class Registry:
         found: dict[str, Crew] = {}
         for entry in self._store.scan(prefix):
             user = entry.key.removeprefix(prefix).split(":")[0]
-            address, control, seen = _read(entry.value)
+            address, control, seen, *rest = _read(entry.value)
             if time.time() - seen > TIME_TO_LIVE:
                 continue
+            size = room_of(rest)
             if user in found:
-                found[user].size += 1
+                found[user].size += size
             else:
-                found[user] = Crew(InstanceAddress.from_dict(address), InstanceAddress.from_dict(control))
+                found[user] = Crew(InstanceAddress.from_dict(address), InstanceAddress.from_dict(control), size)
         return found
+
+
+def room_of(rest: list[int]) -> int:
+    """What the record of an executor ends with; one of before has none, and counts as one."""
+    return rest[0] if rest else 1
 
 
 def _read(value: bytes) -> Any:

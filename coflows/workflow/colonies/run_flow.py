@@ -13,7 +13,7 @@ from coflows.workflow.colonies.function_spec import read_spec, read_specs
 from coflows.workflow.colonies.graph_flow import GraphFlow
 from coflows.workflow.colonies.places import ProcessId
 from coflows.workflow.colonies.process_graph import is_packed
-from coflows.workflow.graph.commands import Start, Timer, TimerKind
+from coflows.workflow.graph.commands import Timer, TimerKind
 from coflows.workflow.graph.events import (
     Cancelled,
     ChildAdded,
@@ -42,7 +42,6 @@ class RunFlow(GraphFlow):
 
     def run(self, input_message: FlowMessage) -> dict[str, Any] | None:
         """Take one event, or answer one question."""
-        self._crews = {}
         self._resume()
         if input_message.input_message_id is not None:
             self._returned(input_message)
@@ -145,16 +144,17 @@ class RunFlow(GraphFlow):
         self._step(TimerDue(Timer(process, attempt, TimerKind(kind)), time.time()))
 
     def _arrived(self, message: FlowMessage) -> None:
-        """There are executors of a type that was wanted."""
+        """There are more executors of a type that was wanted."""
         self._only_owner(message)
-        waiting = self._homeless.pop(message.data["executortype"], {})
-        self._obey([Start(name, attempt, message.data["executortype"]) for name, attempt in waiting.items()])
+        self._wanted.discard(message.data["executortype"])
+        self._give_out(message.data["executortype"])
         self._turn.leave_no_record()
 
     def _gone(self, message: FlowMessage) -> None:
         """All executors of a type that a user had are gone: others get what they had."""
         self._only_owner(message)
         kind, user = message.data["executortype"], message.data["user"]
+        self._wanted.discard(kind)
         lost = [
             name for name, one in self._working.items() if one == user and self._now.spec(name).executortype == kind
         ]
