@@ -56,7 +56,9 @@ class FlowGraph:
         """Take over what the engine's last step changed; ``result`` gives what a process gave."""
         for name, status in graph.delta.statuses.items():
             child = parse_child(name)
-            step = self._by_name[name if child is None else child[0]]
+            step = self._by_name.get(name if child is None else child[0])
+            if step is None:
+                continue  # On executors a condition has a process of its own.
             if child is None:
                 step.state, step.items = status.state, status.items
                 if step.expanded and status.state is ProcessState.SKIPPED and not step.nodes:
@@ -64,8 +66,8 @@ class FlowGraph:
                 if step.expanded and status.state is not ProcessState.SKIPPED:
                     continue
             index = 0 if child is None else child[1]
-            if index == len(step.nodes):
-                step.nodes.append(FlowNode(step, index))
+            while index >= len(step.nodes):  # From afar one may hear of a later one first.
+                step.nodes.append(FlowNode(step, len(step.nodes)))
             node = step.nodes[index]
             node.state, node.error, node.attempts = status.state, status.reason or None, status.attempt
             if status.state is ProcessState.SUCCESS:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from coflows.client import Client
-from coflows.workflow.colony_steps import ColonySteps
+from coflows.errors import WorkflowError
+from coflows.workflow.colonies.colonies import Colonies
+from coflows.workflow.colony_run import ColonyRun
+from coflows.workflow.colony_steps import workflow_of
 from coflows.workflow.configuration import Configuration
 from coflows.workflow.decorators import definition_of
 from coflows.workflow.flow_graph import FlowGraph
@@ -43,18 +47,35 @@ class FlowSpec:
         colonyname: str = "",
         executortype: str = "",
         owner: str | None = None,
+        run_id: str | None = None,
     ) -> None:
         """Run to the end, here. ``progress`` shows on the terminal how it goes; ``watchers`` are told too.
 
-        With ``cl`` the steps run on executors of a colony (of ``owner``'s, or this user's own), of the type that
-        ``@step`` says or of ``executortype``; the executors trust this user. Which step is next is decided here all the
-        same: the run ends with this process. A flow is pickled with its steps; what they pass on is what msgpack holds.
+        With ``cl`` it runs on executors of a colony (of ``owner``'s, or this user's own), of the type that ``@step``
+        says or of ``executortype``; the executors trust this user. It is a workflow that is submitted there: whatever
+        becomes of this process, it goes on. With a ``run_id`` of one's choice it is submitted once, and kept until
+        ``Colonies.remove``: a program that is started again and runs it under the same ``run_id`` waits for the same
+        run, or has its results at once. Without, it is removed when it is over, and cancelled when the waiting is
+        interrupted. A flow is pickled with its steps and conditions; what they pass on is what msgpack holds. Served
+        flows are asked by the executors' users.
 
         Raises WorkflowFailedError (a RuntimeError) that names the step, with what it raised as the cause, when all
         that does not need it has run too; WorkflowCancelledError after ``cancel``.
         """
-        steps = None if cl is None else ColonySteps(cl, colonyname, executortype, owner)
-        self.runner.run(progress=progress, watchers=watchers, elsewhere=steps)
+        if cl is None:
+            if colonyname or executortype or owner or run_id:
+                raise WorkflowError("On executors a flow runs with a client.", hint="Give run(cl=...).")
+            self.runner.run(progress=progress, watchers=watchers)
+            return
+        there = partial(ColonyRun, cl, workflow_of(self, self.graph.steps, colonyname, executortype), owner, run_id)
+        self.runner.run_there(there, progress=progress, watchers=watchers)
+
+    def submit(
+        self, cl: Client, colonyname: str, executortype: str = "", owner: str | None = None, run_id: str | None = None
+    ) -> str:
+        """Submit it as ``run`` does with ``cl``, and wait for nothing: gives the id of its process graph, for
+        ``Colonies(cl, owner)``. Its results come to a flow that is run under the same ``run_id``."""
+        return Colonies(cl, owner).begin(workflow_of(self, self.graph.steps, colonyname, executortype), run_id)
 
     def cancel(self) -> None:
         """Stop a run that goes on in another thread. What runs in a thread is not stopped, but no longer heard."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from types import MethodType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from coflows.errors import WorkflowCancelledError, WorkflowError, WorkflowFailedError
 from coflows.pools.process_pool import ProcessPool
+from coflows.workflow.colony_steps import ASKS, arguments_of, bound
 from coflows.workflow.configuration import Configuration
 from coflows.workflow.flow_graph import FlowGraph
 from coflows.workflow.flow_step import FlowStep
@@ -18,13 +19,14 @@ from coflows.workflow.graph.process import parse_child
 from coflows.workflow.graph.states import GraphState, ProcessState
 from coflows.workflow.graph.value import Graph
 from coflows.workflow.local.body import Body
+from coflows.workflow.local.outputs import Outputs
 from coflows.workflow.local.run import LocalRun
 from coflows.workflow.progress import Progress
 from coflows.workflow.remote_step import RemoteStep
 from coflows.workflow.watchers import Watcher
 
 if TYPE_CHECKING:
-    from coflows.workflow.colony_steps import ColonySteps
+    from coflows.workflow.colony_run import ColonyRun
     from coflows.workflow.flow_spec import FlowSpec
 
 logger = logging.getLogger(__name__)
@@ -39,71 +41,103 @@ class Runner:
         self.config = config
         self.fail = False
         self.fail_reason: str | None = None
-        self._local: LocalRun | None = None
-        self._results: LocalRun | None = None
+        self._runs = False
+        self._cancel: Callable[[], None] | None = None
+        """Cancels the run that goes on; None until there is what can be cancelled."""
+        self._cancelled = False
+        self._now = Graph()
+        """The run as it is now."""
+        self._outputs = Outputs()
         self._lock = threading.Lock()
 
-    def run(
-        self, *, progress: bool = False, watchers: Sequence[Watcher] = (), elsewhere: ColonySteps | None = None
+    def run(self, *, progress: bool = False, watchers: Sequence[Watcher] = ()) -> None:
+        """Run to the end, here; see ``FlowSpec.run``."""
+        with self._running(progress, watchers) as (exit_stack, told):
+            local = self._local(exit_stack, told)
+            self._outputs = local.outputs
+            self._cancellable(local.cancel)
+            self._now = local.run(self.graph.processes(), self.config.max_step_inputs)
+        self._judge(local.failed_fast, local.errors.get)
+
+    def run_there(
+        self, submit: Callable[[], ColonyRun], *, progress: bool = False, watchers: Sequence[Watcher] = ()
     ) -> None:
-        """Run to the end; see ``FlowSpec.run``. ``elsewhere``: where the steps run that are no served flows."""
-        with ExitStack() as exit_stack:
-            told = list(watchers)
-            if progress:
-                told.append(exit_stack.enter_context(Progress(self.graph)))
-            local = self._prepare(exit_stack, told, elsewhere)
-            try:
-                end = local.run(self.graph.processes(), self.config.max_step_inputs)
-            finally:
-                with self._lock:
-                    self._local = None
-        self._judge(end, local)
+        """Run to the end on executors; see ``FlowSpec.run``."""
+        with self._running(progress, watchers) as (_, told):
+            run = submit()
+            self._outputs = run.outputs
+            self._cancellable(run.cancel)
+            self._now = run.follow(lambda graph: self._follow(graph, told), live=bool(told))
+        head = self._now.head
+        failed = head.blame and self._now.statuses[head.blame].state is ProcessState.FAILED
+        self._judge(
+            bool(self.config.fail_fast and failed),
+            lambda process: WorkflowFailedError(self._now.statuses[process].reason),
+        )
 
     def cancel(self) -> None:
         """Cancel the run that goes on, if one does."""
         with self._lock:
-            local = self._local
-        if local is not None:
-            local.cancel()
+            cancel, self._cancelled = self._cancel, True
+        if cancel is not None:
+            cancel()
 
     def result(self, step: FlowStep) -> Any:
         """What a step gave in the last run; a list where it expanded, None when it is not done."""
-        if not step.done or self._results is None:
+        if not step.done:
             return None
-        outputs = self._results.outputs
         if not step.expanded:
-            return outputs.get(step.name)
-        return None if step.state is ProcessState.SKIPPED else outputs.of_group(self._results.graph, step.name)
+            return self._outputs.get(step.name)
+        return None if step.state is ProcessState.SKIPPED else self._outputs.of_group(self._now, step.name)
 
-    def _prepare(self, exit_stack: ExitStack, watchers: list[Watcher], elsewhere: ColonySteps | None) -> LocalRun:
+    @contextmanager
+    def _running(self, progress: bool, watchers: Sequence[Watcher]) -> Iterator[tuple[ExitStack, list[Watcher]]]:
+        """One run, from before it began; gives what ends with it, and who is told of it."""
         with self._lock:
-            if self._local is not None:
+            if self._runs:
                 raise WorkflowError(f"{self.spec!r} is running.", hint="Make another one, or wait for its end.")
+            self._runs, self._cancelled = True, False
+        try:
             for step in self.graph.steps:
                 step.reset()
             self.fail, self.fail_reason = False, None
-            pool: list[ProcessPool] = []
-            pool_lock = threading.Lock()
+            with ExitStack() as exit_stack:
+                told = list(watchers)
+                if progress:
+                    told.append(exit_stack.enter_context(Progress(self.graph)))
+                yield exit_stack, told
+        finally:
+            with self._lock:
+                self._runs, self._cancel = False, None
 
-            def processes() -> ProcessPool:
-                with pool_lock:  # Steps that end at the same time may both be followed by the first one in a process.
-                    if not pool:
-                        pool.append(exit_stack.enter_context(ProcessPool(self.config.processes)))
-                    return pool[0]
+    def _cancellable(self, cancel: Callable[[], None]) -> None:
+        with self._lock:
+            self._cancel, cancelled = cancel, self._cancelled
+        if cancelled:
+            cancel()
 
-            local = self._local = self._results = LocalRun(
-                {step.name: self._body(step, exit_stack, elsewhere) for step in self.graph.steps},
-                threads=self.config.threads,
-                processes=processes,
-                process_count=self.config.processes,
-                watch=lambda graph: self._follow(graph, watchers),
-                fail_fast=self.config.fail_fast,
-            )
-            return local
+    def _local(self, exit_stack: ExitStack, watchers: list[Watcher]) -> LocalRun:
+        pool: list[ProcessPool] = []
+        pool_lock = threading.Lock()
+
+        def processes() -> ProcessPool:
+            with pool_lock:  # Steps that end at the same time may both be followed by the first one in a process.
+                if not pool:
+                    pool.append(exit_stack.enter_context(ProcessPool(self.config.processes)))
+                return pool[0]
+
+        return LocalRun(
+            {step.name: self._body(step, exit_stack) for step in self.graph.steps},
+            threads=self.config.threads,
+            processes=processes,
+            process_count=self.config.processes,
+            watch=lambda graph: self._follow(graph, watchers),
+            fail_fast=self.config.fail_fast,
+        )
 
     def _follow(self, graph: Graph, watchers: list[Watcher]) -> None:
-        assert self._results is not None
-        self.graph.follow(graph, self._results.outputs.get)
+        self._now = graph
+        self.graph.follow(graph, self._outputs.get)
         for watcher in list(watchers):
             try:
                 watcher(graph)
@@ -111,50 +145,34 @@ class Runner:
                 logger.exception("A watcher of %r failed; it is told no more.", self.spec)
                 watchers.remove(watcher)
 
-    def _body(self, step: FlowStep, exit_stack: ExitStack, elsewhere: ColonySteps | None) -> Body:
+    def _body(self, step: FlowStep, exit_stack: ExitStack) -> Body:
         definition = step.definition
         condition = None if definition.condition is None else lambda: not definition.skip()
-        function = self._bound(step)
+        function, arguments = bound(step, self.spec), arguments_of(step, self.spec.input)
         if definition.remote is not None:
-            remote = RemoteStep(step, definition.remote, function, self.spec.client)
+            remote = RemoteStep(
+                step.name,
+                definition.remote,
+                function,
+                self.spec.client,
+                takes_inputs=step.takes_inputs,
+                fetched=partial(setattr, step, "run_id"),
+            )
             exit_stack.callback(remote.release)
-            return Body(remote.ask, "async", self._inputs(step), condition)
+            return Body(remote.ask, "async", arguments, condition)
         place = "async" if definition.is_async else definition.runs_in
-        arguments = self._inputs(step) if step.takes_inputs else lambda inputs: []
-        if elsewhere is not None:
-            function, place = elsewhere.body(step.name, function, definition.executortype), "async"
-        return Body(function, place, arguments, condition)
+        return Body(function, place, arguments if step.takes_inputs else lambda inputs: [], condition)
 
-    def _bound(self, step: FlowStep) -> Callable[..., Any]:
-        """A method with this flow as its ``self``; a function as it is."""
-        function: Callable[..., Any] = step.step_function
-        return MethodType(function, self.spec) if step.is_method else function
-
-    def _inputs(self, step: FlowStep) -> Callable[[list[Any]], list[Any]]:
-        """What a step makes of what the engine gives it."""
-        if not step.predecessors:
-            return lambda inputs: [self.spec.input]
-        if not step.definition.join:
-            return list
-        lists = [before.expanded or before.definition.foreach for before in step.predecessors]
-
-        def joined(inputs: list[Any]) -> list[Any]:
-            one: list[Any] = []
-            for is_list, value in zip(lists, inputs, strict=True):
-                one.extend(value if is_list and value is not None else [value])
-            return [one]
-
-        return joined
-
-    def _judge(self, end: Graph, local: LocalRun) -> None:
+    def _judge(self, failed_fast: bool, cause: Callable[[str], BaseException | None]) -> None:
+        end = self._now
         if end.state is GraphState.SUCCESS:
             return
         self.fail = True
-        if end.state is GraphState.CANCELLED and not local.failed_fast:
+        if end.state is GraphState.CANCELLED and not failed_fast:
             self.fail_reason = "cancelled"
             raise WorkflowCancelledError(f"Flow {self.spec.name} was cancelled.")
         blamed = end.head.blame
         child = parse_child(blamed)
-        step, node = (blamed, "") if child is None else (child[0], f" (node {child[0]}_{child[1]})")
+        step, node = (blamed.removesuffix(ASKS), "") if child is None else (child[0], f" (node {child[0]}_{child[1]})")
         self.fail_reason = f"Step {step} failed: {end.statuses[blamed].reason}{node}"
-        raise WorkflowFailedError(f"Flow failed: {self.fail_reason}") from local.errors.get(blamed)
+        raise WorkflowFailedError(f"Flow failed: {self.fail_reason}") from cause(blamed)

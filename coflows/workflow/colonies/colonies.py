@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,12 +21,13 @@ from coflows.errors import (
 from coflows.futures import FlowFuture
 from coflows.model.address import InstanceAddress
 from coflows.model.failure import Failure
-from coflows.model.messages import FlowMessage
+from coflows.model.messages import FlowMessage, new_message_id
 from coflows.model.names import LOCAL, check_user_id
 from coflows.mounting import Mounter
 from coflows.resolution import MountRequest
 from coflows.serving import serve_flow
-from coflows.workflow.colonies.function_spec import FunctionSpec, Workflow
+from coflows.workflow.colonies.following import Following
+from coflows.workflow.colonies.function_spec import FunctionSpec, Workflow, parts_of
 from coflows.workflow.colonies.places import (
     PARTITIONS,
     GraphId,
@@ -39,12 +39,15 @@ from coflows.workflow.colonies.places import (
     run_address,
     runs_endpoint,
 )
-from coflows.workflow.colonies.process_graph import Process, ProcessGraph
+from coflows.workflow.colonies.process_graph import Process, ProcessGraph, restored
 from coflows.workflow.graph import Graph, step
 from coflows.workflow.graph.events import Submitted
 from coflows.workflow.graph.states import GraphState, ProcessState
 from coflows.workflow.pictures.picture import Picture, PictureEdge, PictureNode
 
+ALLOWANCE = 4096
+"""Bytes of a message that are not its specs."""
+OUTPUTS = 1000
 PACKAGE = "coflows.workflow.colonies"
 TIMEOUT = 60.0
 """Seconds that a colony is waited for."""
@@ -96,30 +99,59 @@ class Colonies:
 
     # -- workflows ---------------------------------------------------------------------------------------------
 
-    def submit_workflow(self, workflow: Workflow) -> ProcessGraph:
-        """Submit; it runs from now on whatever becomes of this process. Durable when it returns."""
-        data = self._submission(workflow)
-        made = GraphId.parse(self._ask_colony(workflow.colonyname, data)["processgraphid"])
-        return self.get_processgraph(str(made))
+    def submit_workflow(self, workflow: Workflow, run_id: str | None = None) -> ProcessGraph:
+        """Submit; it runs from now on whatever becomes of this process. Durable when it returns. A workflow that is
+        larger than a message goes in parts, and is submitted with the last one. Under a ``run_id`` of this user's own
+        choice it is submitted once: whoever submits under it again, perhaps from another process, is given the same
+        run, until that is removed."""
+        return self.get_processgraph(self.begin(workflow, run_id))
 
-    async def run_async(self, workflow: Workflow) -> tuple[ProcessGraph, Process]:
-        """Submit, wait for the end, and remove it, for coroutines: gives the workflow and the last of its processes.
-        When the coroutine is cancelled, so is the workflow; it stays then."""
-        data = self._submission(workflow)
-        made = GraphId.parse((await self._begin(self._colony_at(workflow.colonyname), data))["processgraphid"])
-        there = run_address(self.owner, made.colony, made.flow_id)
-        try:
-            end = ProcessGraph.from_dict(await self._begin(there, {"ask": "wait", "done": None}))
-        except CancelledError:
-            self._cl.send(route_to(there)._replace(ordered=None), FlowMessage({"ask": "cancel", "process": None}))
-            raise
-        last = await self._begin(there, {"ask": "process", "process": end.rows[-1].name})
-        await self._begin(self._colony_at(made.colony), {"ask": "remove", "run": made.flow_id})
-        return end, Process.from_dict(last)
+    def begin(self, workflow: Workflow, run_id: str | None = None) -> str:
+        """``submit_workflow``, and its id alone."""
+        colony = workflow.colonyname
+        specs = [spec.signed(self._cl.identity, self.owner, colony) for spec in workflow.functionspecs]
+        step(Graph(), Submitted(tuple(spec.process() for spec in specs)))
+        data: dict[str, Any] = {
+            "ask": "submit",
+            "run_id": run_id,
+            "fail_fast": workflow.fail_fast,
+            "max_step_inputs": workflow.max_step_inputs,
+        }
+        parts = parts_of([spec.to_dict() for spec in specs], self._cl.settings.max_message_bytes - ALLOWANCE)
+        if len(parts) == 1:
+            data["specs"] = parts[0]
+        else:
+            data |= {"submission": new_message_id(), "parts": len(parts)}
+            for number, part in enumerate(parts):
+                one = {"ask": "part", "submission": data["submission"], "number": number, "specs": part}
+                self._ask_colony(colony, one)
+        return str(GraphId.parse(self._ask_colony(colony, data)["processgraphid"]))
 
     def get_processgraph(self, processgraphid: str) -> ProcessGraph:
         """A workflow as it is now: ``state``, ``processids``, ..."""
-        return ProcessGraph.from_dict(self._ask_run(GraphId.parse(processgraphid), {"ask": "get"}))
+        following = Following()
+        self.ask_following(processgraphid, following, "get")
+        return following.processgraph()
+
+    def ask_following(
+        self, processgraphid: str, following: Following, ask: str, timeout: float | None = TIMEOUT
+    ) -> None:
+        """``get`` what is new of a run, or ``wait`` for its end, or for ``progress``."""
+        graph_id = GraphId.parse(processgraphid)
+        data = following.question("get")
+        if ask != "get":
+            data = following.question("wait", done=following.done if ask == "progress" else None)
+        while following.take(self._ask_run(graph_id, data, timeout)):
+            data = following.question("get")
+
+    def get_outputs(self, processgraphid: str, names: Sequence[str]) -> dict[str, Any]:
+        """What processes of a workflow gave, by their names; None for what gave nothing."""
+        found: dict[str, Any] = {}
+        while len(found) < len(names):
+            asked = list(names[len(found) : len(found) + OUTPUTS])
+            answer = self._ask_run(GraphId.parse(processgraphid), {"ask": "outputs", "processes": asked})
+            found |= zip(asked, map(restored, answer["outputs"]), strict=False)
+        return found
 
     def get_picture(self, processgraphid: str) -> Picture:
         """A workflow as it is now, to be drawn."""
@@ -186,20 +218,18 @@ class Colonies:
     ) -> ProcessGraph:
         """Wait for the end of a workflow, and give it; ``timeout`` in seconds, None waits for as long as it takes.
         ``progress`` is called with it whenever processes of it have ended. Raises CallTimeoutError."""
-        graph_id = GraphId.parse(graph if isinstance(graph, str) else graph.processgraphid)
+        name = graph if isinstance(graph, str) else graph.processgraphid
         until = None if timeout is None else time.monotonic() + timeout
-        seen: int | None = None
+        following, ask = Following(), "wait"
+        if progress is not None:
+            self.ask_following(name, following, "get")
+            ask = "progress"
         while True:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            data = {"ask": "wait", "done": seen if progress is not None else None}
-            if progress is not None and seen is None:
-                data = {"ask": "get"}
-            found = ProcessGraph.from_dict(self._ask_run(graph_id, data, timeout=left))
             if progress is not None:
-                progress(found)
-                seen = found.done
-            if found.ended:
-                return found
+                progress(following.processgraph())
+            if following.ended:
+                return following.processgraph()
+            self.ask_following(name, following, ask, None if until is None else max(0.0, until - time.monotonic()))
 
     def cancel(self, id: str) -> None:
         """Cancel a workflow, or one of its processes; steps that run are stopped."""
@@ -231,11 +261,6 @@ class Colonies:
         if self.owner != self._cl.user_id:
             raise WorkflowError(f"Only its owner {does} a colony.", hint="Leave owner out: Colonies(cl).")
 
-    def _submission(self, workflow: Workflow) -> dict[str, Any]:
-        specs = [spec.signed(self._cl.identity, self.owner, workflow.colonyname) for spec in workflow.functionspecs]
-        step(Graph(), Submitted(tuple(spec.process() for spec in specs)))
-        return {"ask": "submit", "specs": [spec.to_dict() for spec in specs]}
-
     def _colony_at(self, colonyname: str) -> InstanceAddress:
         check_colony(colonyname)
         if self.owner == self._cl.user_id and find_endpoint(self._cl.store, colony_endpoint(colonyname)) is None:
@@ -260,7 +285,7 @@ class Colonies:
             raise InstanceNotFoundError(f"There is no process graph {graph}.", hint="Was it removed?") from error
 
     def _ask(self, address: InstanceAddress, data: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-        future = self._begin(address, data)
+        future = self._start(address, data)
         try:
             return future.get_data(timeout)
         except RemoteFlowError as error:
@@ -274,7 +299,7 @@ class Colonies:
                 hint="Not over yet, or nobody coordinates it: its owner runs `python -m workers.executor`.",
             ) from error
 
-    def _begin(self, address: InstanceAddress, data: dict[str, Any]) -> FlowFuture:
+    def _start(self, address: InstanceAddress, data: dict[str, Any]) -> FlowFuture:
         if self._coordinates:
             self.coordinate(address.dispatch_point.removeprefix("colony."))
         route = route_to(address)._replace(ordered=None)  # Who asks waits for the answer: there is no order to keep.

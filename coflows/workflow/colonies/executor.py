@@ -43,6 +43,7 @@ from coflows.workflow.colonies.places import (
 from coflows.workflow.colonies.process_graph import Process, packed
 from coflows.workflow.colonies.registry import HEARTBEAT
 from coflows.workflow.graph.states import ProcessState
+from coflows.workflow.said import said
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +60,11 @@ class Executor:
 
     It runs functions that were registered with it for whoever may submit to the colony, and code that came with a
     workflow only of ``trust`` (user ids) and of its own user. Functions with a parameter ``ctx`` get a dict with
-    ``process``, ``colonyname``, ``idempotency_key`` and ``client`` (a Colonies). ``runs_in`` "process" gives each its
-    own process, which is ended when its time is over or it is cancelled (and has no ``ctx["client"]``); a thread then
-    runs on unheard. Executors of one type share the work; what one that is gone was doing, another does. An executor of
-    the colony's own user coordinates its runs too, unless ``coordinate`` is False. Thread-safe; a context manager; ends
-    when the client closes.
+    ``process``, ``colonyname``, ``idempotency_key``, ``client`` (a Colonies) and ``cl`` (the Client). ``runs_in``
+    "process" gives each its own process, which is ended when its time is over or it is cancelled (and has neither
+    ``ctx["client"]`` nor ``ctx["cl"]``); a thread then runs on unheard. Executors of one type share the work; what one
+    that is gone was doing, another does. An executor of the colony's own user coordinates its runs too, unless
+    ``coordinate`` is False. Thread-safe; a context manager; ends when the client closes.
     """
 
     def __init__(
@@ -182,8 +183,10 @@ class Executor:
             return None
         except BaseException as error:
             raised = future is not None and future.done() and not future.cancelled() and future.exception() is error
-            text = error.message if isinstance(error, CoflowsError) else str(error)
-            return {**answer, "error": f"{type(error).__name__}: {text}"[:4000], "retry": raised}
+            text = error.message if isinstance(error, CoflowsError) else said(error)
+            if spec.expansion is None and not text.startswith(type(error).__name__):
+                text = f"{type(error).__name__}: {text}"
+            return {**answer, "error": text[:4000], "retry": raised}
         finally:
             with self._lock:
                 self._running.pop(message_id, None)
@@ -264,7 +267,7 @@ class Executor:
             "idempotency_key": f"{process.processid}/{process.attempt}",
         }
         if self._pool is None:
-            context["client"] = self._colonies
+            context |= {"client": self._colonies, "cl": self._cl}
         return context
 
     def _tell_run(self, graph: GraphId, data: dict[str, Any]) -> None:

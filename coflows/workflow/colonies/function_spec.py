@@ -8,12 +8,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coflows.codec import code as code_codec
+from coflows.codec.wire import encode
 from coflows.errors import SerializationError, WorkflowInvalidError
 from coflows.identity.keys import Identity, verify
 from coflows.workflow.colonies.places import check_colony
 from coflows.workflow.graph.process import Need, Policy, ProcessSpec
 
 MAX_PROCESSES = 100_000
+MAX_PART = 5000
+"""How many specs go into one message."""
 
 
 class Conditions(BaseModel):
@@ -23,6 +26,21 @@ class Conditions(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
     dependencies: list[str] = Field(default_factory=list)
     optional: list[str] = Field(default_factory=list)
+
+
+class Expansion(BaseModel):
+    """What a step of a FlowSpec is besides a function: see ``ProcessSpec``. Its inputs are each one argument."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    group: bool = False
+    repetitions: int = Field(default=1, ge=0)
+    foreach: bool = False
+    each: list[str] = Field(default_factory=list)
+    """Of which dependencies there is one child for each item."""
+    condition: str | None = None
+    """The dependency whose output says whether it is to run, and is no input."""
+    blind: bool = False
+    """It is given no inputs."""
 
 
 class FunctionSpec(BaseModel):
@@ -45,13 +63,24 @@ class FunctionSpec(BaseModel):
     code_by: str | None = None
     signature: bytes | None = None
     conditions: Conditions = Field(default_factory=Conditions)
+    expansion: Expansion | None = None
 
     def process(self, *, alone: bool = False) -> ProcessSpec:
         """The process that it is in a graph; ``alone``: what it needs comes of where it is added."""
-        needs = [Need(name) for name in self.conditions.dependencies]
-        needs += [Need(name, required=False) for name in self.conditions.optional]
+        more = self.expansion or Expansion()
+        needs = [Need(name, True, name in more.each) for name in self.conditions.dependencies]
+        needs += [Need(name, False, name in more.each) for name in self.conditions.optional]
         policy = Policy(self.maxretries, self.maxexectime, self.maxwaittime, self.priority, self.backoff)
-        return ProcessSpec(self.nodename, () if alone else tuple(needs), policy, self.executortype)
+        return ProcessSpec(
+            self.nodename,
+            () if alone else tuple(needs),
+            policy,
+            self.executortype,
+            more.group,
+            more.repetitions,
+            more.foreach,
+            more.condition is not None,
+        )
 
     def signed(self, identity: Identity, owner: str, colony: str) -> FunctionSpec:
         """The same for a colony of ``owner``'s, its code signed by the user."""
@@ -78,11 +107,14 @@ def _signed_part(owner: str, colony: str, funcname: str, code: bytes | str) -> b
 
 
 class Workflow:
-    """Functions that are to be submitted together: append to ``functionspecs``."""
+    """Functions that are to be submitted together: append to ``functionspecs``. ``fail_fast``: the first failure that
+    nobody makes up for cancels the rest."""
 
-    def __init__(self, colonyname: str) -> None:
+    def __init__(self, colonyname: str, *, fail_fast: bool = False, max_step_inputs: int = 100_000) -> None:
         self.colonyname = check_colony(colonyname)
         self.functionspecs: list[FunctionSpec] = []
+        self.fail_fast = fail_fast
+        self.max_step_inputs = max_step_inputs
 
     def __repr__(self) -> str:
         return f"<Workflow of {len(self.functionspecs)} functions in {self.colonyname}>"
@@ -113,7 +145,7 @@ def func_spec(
     """
     shipped: bytes | str | None = code
     if callable(func):
-        name = str(getattr(func, "__name__", ""))
+        name = str(getattr(func, "__name__", type(func).__name__))
         if code is None:
             try:
                 shipped = code_codec.dumps(func)
@@ -148,6 +180,21 @@ def read_specs(values: object) -> list[FunctionSpec]:
     if not isinstance(values, list) or not 0 < len(values) <= MAX_PROCESSES:
         raise WorkflowInvalidError("The workflow has no functions.", hint="Append func_spec(...) to functionspecs.")
     return [_checked(value) for value in values]
+
+
+def parts_of(specs: Sequence[Mapping[str, Any]], limit: int) -> list[list[Mapping[str, Any]]]:
+    """Specs as ``to_dict`` gives them, in parts of up to ``limit`` bytes each and at least one spec; at least one
+    part. Raises SerializationError."""
+    parts: list[list[Mapping[str, Any]]] = [[]]
+    left = limit
+    for spec in specs:
+        size = len(encode(spec))
+        if parts[-1] and (size > left or len(parts[-1]) >= MAX_PART):
+            parts.append([])
+            left = limit
+        parts[-1].append(spec)
+        left -= size
+    return parts
 
 
 def _checked(value: object) -> FunctionSpec:

@@ -11,6 +11,7 @@ from typing import Any
 from coflows.codec import code as code_codec
 from coflows.errors import AccessDeniedError, WorkflowError
 from coflows.workflow.colonies.function_spec import FunctionSpec
+from coflows.workflow.colonies.process_graph import restored
 
 Function = Callable[..., Any]
 MAX_SHIPPED = 256
@@ -74,7 +75,11 @@ class Functions:
 
 def bind(function: Function, inputs: Sequence[Sequence[Any]], spec: FunctionSpec, ctx: dict[str, Any]) -> Function:
     """The call of a step: the outputs of its parents in order (a tuple is several arguments), then its own arguments.
-    A parent that gave nothing gives None, or no argument where the function has no room for one. Raises TypeError."""
+    A parent that gave nothing gives None, or no argument where the function has no room for one. A step of a FlowSpec
+    gets each output as it is. Raises TypeError."""
+    if spec.expansion is not None:
+        whole = [restored(one) for one in inputs]
+        return _Call(function, whole, {"ctx": ctx} if getattr(function, "takes_ctx", False) else {})
     arguments: list[Any] = []
     nothing: list[int] = []
     for several, value in inputs:

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
+from coflows.errors import MessageTooLargeError, SerializationError
 from coflows.flows.flow import AtomicFlow
 from coflows.flows.runtime import FlowRuntime
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import FlowMessage
 from coflows.workflow.colonies.backlog import Backlog
+from coflows.workflow.colonies.changes import Changes
 from coflows.workflow.colonies.colony_flow import registry_of
 from coflows.workflow.colonies.places import GraphId, colony_address
 from coflows.workflow.colonies.registry import Crew, Registry
-from coflows.workflow.graph import Graph, inputs_of, outstanding, step
-from coflows.workflow.graph.commands import ClearTimer, Command, End, SetTimer, Start, Stop, Timer
-from coflows.workflow.graph.events import Event
+from coflows.workflow.colonies.run_outputs import RunOutputs
+from coflows.workflow.graph import Graph, outstanding, step
+from coflows.workflow.graph.commands import ClearTimer, Command, Decide, End, SetTimer, Start, Stop, Timer
+from coflows.workflow.graph.events import Cancelled, Decided, Event, Failed
 from coflows.workflow.graph.records import changes, load
 from coflows.workflow.graph.states import GRAPH_ENDED
 
 GRAPH_TABLES = ("h", "p:", "s:", "n:", "d:")
+PAGE = 10_000
+"""How many processes are told of at once."""
 
 
 class GraphFlow(AtomicFlow):
     """Its records, besides the graph's own (see ``graph.records``):
 
-    m                          who submitted it, and when
+    m                          who submitted it, when, and whether the first failure cancels it
     f:{process}                its function spec
     o:{process}                its output
     a:{process}:{attempt}      who was given an attempt: [user, address of its control, message id]
@@ -43,6 +48,10 @@ class GraphFlow(AtomicFlow):
         self._load: Counter[tuple[str, str]] = Counter()
         """How many attempts of an executor type a user has."""
         self._backlog = Backlog()
+        self._next: deque[Event] = deque()
+        """What has happened to the graph by what it asked for."""
+        self._changes = Changes(())
+        self._outputs = RunOutputs(self.records)
         self._wanted: set[str] = set()
         """Executor types of which the colony was asked to tell when there are more."""
         self._waiters: dict[str, int | None] = {}
@@ -64,6 +73,7 @@ class GraphFlow(AtomicFlow):
         if self._graph is not None:
             return
         self._graph = load([item for table in GRAPH_TABLES for item in self.records.scan(table).items()])
+        self._changes = Changes(self._graph.processes())
         self._waiters = {name: seen for name, (_, seen) in self.records.scan("w:").items()}
         for command in outstanding(self._graph):
             if isinstance(command, Start) and self.records.get(f"a:{command.process}:{command.attempt}") is None:
@@ -75,15 +85,22 @@ class GraphFlow(AtomicFlow):
                 self._load[given[0], self._now.spec(name).executortype] += 1
 
     def _step(self, event: Event) -> None:
-        before = self._done
-        self._graph, commands = step(self._now, event)
-        delta = self._graph.delta
-        for name, record in changes(delta).items():
-            self.records[name] = record
-        self._obey(commands, {self._now.spec(name).executortype for name in delta.statuses if self._let_go(name)})
+        before, changed = self._done, False
+        self._next.append(event)
+        while self._next:
+            self._graph, commands = step(self._now, self._next.popleft())
+            delta = self._graph.delta
+            for name, record in changes(delta).items():
+                self.records[name] = record
+            self._changes.note(delta.statuses)
+            self._obey(commands, {self._now.spec(name).executortype for name in delta.statuses if self._let_go(name)})
+            changed = changed or bool(delta.statuses or delta.specs or delta.head or commands)
+            head = self._now.head
+            if head.failures and self.records.get("m")[2] and not head.cancelled and head.state not in GRAPH_ENDED:
+                self._next.append(Cancelled(None, time.time()))
         if self._waiters and self._done != before:
             self._tell_waiters()
-        if not (delta.statuses or delta.specs or delta.head or commands):
+        if not changed:
             self._turn.leave_no_record()
 
     def _let_go(self, name: str) -> bool:
@@ -103,6 +120,9 @@ class GraphFlow(AtomicFlow):
                 case Start():
                     self._backlog.put(command)
                     free.add(command.executortype)
+                case Decide(process):
+                    condition = self._outputs.spec(process)["expansion"]["condition"]
+                    self._next.append(Decided(process, bool(self._outputs.output(condition)), time.time()))
                 case Stop(process, attempt):
                     self._stop(process, attempt)
                 case SetTimer(timer, due):
@@ -135,8 +155,13 @@ class GraphFlow(AtomicFlow):
                 return
             start = self._backlog.take(kind)
             status = self._now.statuses[start.process]
-            if status.attempt == start.attempt and status.given_out:
+            if status.attempt != start.attempt or not status.given_out:
+                continue
+            try:
                 self._give(start, user, crews[user])
+            except (MessageTooLargeError, SerializationError) as error:
+                reason = f"its inputs cannot be sent: {error.message}"
+                self._next.append(Failed(start.process, start.attempt, reason, time.time(), retry=False))
 
     def _give(self, start: Start, user: str, crew: Crew) -> None:
         name, attempt = start.process, start.attempt
@@ -147,8 +172,8 @@ class GraphFlow(AtomicFlow):
             "process": name,
             "attempt": attempt,
             "initiator": self.records.get("m")[0],
-            "spec": self.records.get(f"f:{name}"),
-            "inputs": self._inputs(name),
+            "spec": self._outputs.spec(name),
+            "inputs": self._outputs.inputs(self._now, name),
         }
         there = self._turn.instance(crew.address)
         message = there.package_input_message(data)
@@ -156,11 +181,6 @@ class GraphFlow(AtomicFlow):
         self.records[f"a:{name}:{attempt}"] = [user, crew.control.to_dict(), message.message_id]
         self._working[name] = user
         self._load[user, start.executortype] += 1
-
-    def _inputs(self, name: str) -> list[Any]:
-        needed = inputs_of(self._now, name)
-        outputs = self.records.get_many([f"o:{one.process}" for one in needed])
-        return [outputs.get(f"o:{one.process}", [False, None]) if one.delivered else [False, None] for one in needed]
 
     def _stop(self, process: str, attempt: int) -> None:
         given = self.records.get(f"a:{process}:{attempt}")
@@ -170,28 +190,43 @@ class GraphFlow(AtomicFlow):
     def _tell_waiters(self) -> None:
         over = self._now.state in GRAPH_ENDED
         told = [name for name, seen in self._waiters.items() if over or seen is not None]
-        for name, (message, _) in self.records.get_many(told).items():
-            self.send_message(self.package_output_message(FlowMessage.from_dict(message), self._view()))
+        for name, (asked, _) in self.records.get_many(told).items():
+            message = FlowMessage.from_dict(asked)
+            self.send_message(self.package_output_message(message, self._view(message)))
             del self.records[name]
             del self._waiters[name]
 
-    def _view(self) -> dict[str, Any]:
-        graph, (initiator, at) = self._now, self.records.get("m", ["", 0.0])
-        rows = []
-        for name in graph.processes():
-            status = graph.statuses[name]
-            rows.append([name, status.state, graph.spec(name).executortype, status.started_at, status.ended_at])
+    def _view(self, message: FlowMessage) -> dict[str, Any]:
+        """The graph, and of its processes those that changed since ``seen``: as many as a message may hold, and
+        whether there are ``more``. ``full``: with all that is known of each."""
+        seen, full = message.data.get("seen"), message.data.get("full") is True
+        graph, meta = self._now, self.records.get("m") or ["", 0.0, False]
+        left, more = self._turn.resources["client"].settings.max_message_bytes // 2, False
+        rows: list[list[Any]] = []
+        for name, number in self._changes.since(seen):
+            status, kind = graph.statuses[name], graph.spec(name).executortype
+            row = [name, status.state, kind, status.started_at, status.ended_at, status.seq]
+            row += [list(status)] if full else []
+            left -= 50 + len(name) * 4 + len(kind) + full * (100 + 4 * len(status.reason) + 4 * len(status.blame))
+            if rows and (left < 0 or len(rows) >= PAGE):
+                more = True
+                break
+            rows.append(row)
+            seen = number
         head = graph.head
         reason = f"Step {head.blame} failed: {graph.statuses[head.blame].reason}" if head.blame else ""
         return {
             "processgraphid": str(self._id),
             "state": head.state,
-            "initiator": initiator,
-            "submitted_at": at,
+            "initiator": meta[0],
+            "submitted_at": meta[1],
             "started_at": head.started_at,
             "ended_at": head.ended_at,
             "reason": reason,
             "rows": rows,
+            "head": list(head),
+            "seen": seen,
+            "more": more,
         }
 
     # ----------------------------------------------------------------------------------------------------------

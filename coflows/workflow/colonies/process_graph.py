@@ -58,7 +58,7 @@ class ProcessGraph:
         try:
             rows = tuple(
                 Row(str(name), ProcessState(state), str(kind), float(started), float(ended))
-                for name, state, kind, started, ended in value.get("rows", ())
+                for name, state, kind, started, ended, *_ in value.get("rows", ())
             )
             return cls(
                 str(GraphId.parse(value["processgraphid"])),

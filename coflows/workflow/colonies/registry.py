@@ -2,8 +2,11 @@
 
 r:{user}                         [may submit, may execute]
 e:{executortype}:{user}:{id}     an executor: [address, that of its control, when it was heard of last, its concurrency]
-g:{run}                          a run: [who submitted it, when]
+g:{run}                          a run: [who submitted it, when, its alias or None]
+i:{user}:{mark of a run_id}      an alias: the run that was submitted under a run_id
 a:{run}                          a run that is not over
+u:{user}:{submission}            a submission that comes in parts: [how many came, the timer after which it is dropped]
+p:{user}:{submission}:{number}   one part of it
 w:{executortype}:{run}           a run that waits for more executors of this type: for how many steps they had room
 """
 
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coflows.codec.wire import decode
+from coflows.errors import SerializationError
 from coflows.model.address import InstanceAddress
 from coflows.model.layout import record_key, records_prefix
 from coflows.store.base import Store
@@ -70,6 +74,19 @@ class Registry:
             else:
                 found[user] = Crew(InstanceAddress.from_dict(address), InstanceAddress.from_dict(control), size)
         return found
+
+    def parts(self, user: str, submission: str, count: int) -> list[Any]:
+        """What a submission in so many parts consists of; SerializationError when a part is missing."""
+        keys = [record_key(self._flow_id, part_name(user, submission, number)) for number in range(count)]
+        found = self._store.get_many(keys)
+        if len(found) < count:
+            raise SerializationError(f"Of {count} parts of a workflow {len(found)} have come.", hint="Submit again.")
+        return [one for key in keys for one in _read(found[key].value)]
+
+
+def part_name(user: str, submission: str, number: int) -> str:
+    """The name of the record of a part."""
+    return f"p:{user}:{submission}:{number}"
 
 
 def room_of(rest: list[int]) -> int:

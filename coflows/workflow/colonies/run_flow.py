@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from coflows.codec.wire import encode
 from coflows.errors import AccessDeniedError, SerializationError, WorkflowError
 from coflows.model.messages import FlowMessage
 from coflows.workflow.colonies.function_spec import read_spec, read_specs
@@ -57,6 +58,7 @@ class RunFlow(GraphFlow):
             "get": self._get,
             "process": self._process,
             "wait": self._wait,
+            "outputs": self._give_outputs,
             "picture": self._picture,
         }
         ask = asks.get(input_message.data.get("ask"))
@@ -71,11 +73,19 @@ class RunFlow(GraphFlow):
 
     def _begin(self, message: FlowMessage) -> None:
         self._only_owner(message)
-        specs = read_specs(message.data["specs"])
-        self.records["m"] = [message.data["initiator"], message.data["at"]]
+        if self.records.get("m") is not None:
+            return
+        data = message.data
+        given = data.get("specs")
+        if given is None:
+            given = self._registry.parts(*data["submission"])
+            self._tell_colony({"ask": "begun", "submission": data["submission"]})
+        specs = read_specs(given)
+        self.records["m"] = [data["initiator"], data["at"], data["fail_fast"]]
         for spec in specs:
             self.records[f"f:{spec.nodename}"] = spec.to_dict()
-        self._step(Submitted(tuple(spec.process() for spec in specs), time.time()))
+        processes = tuple(spec.process() for spec in specs)
+        self._step(Submitted(processes, time.time(), max_step_inputs=data["max_step_inputs"]))
         for name, early in self.records.scan("q:").items():
             del self.records[name]
             question = FlowMessage.from_dict(early)
@@ -120,10 +130,18 @@ class RunFlow(GraphFlow):
         elif not is_packed(data.get("output")):
             self._step(Failed(process, attempt, "its executor sent no output", now, retry=False))
         else:
-            status = self._now.statuses[process]
-            if status.attempt == attempt and status.given_out:
-                self.records[f"o:{process}"] = data["output"]
-            self._step(Succeeded(process, attempt, now))
+            self._succeeded(process, attempt, data["output"], now)
+
+    def _succeeded(self, process: str, attempt: int, output: list[Any], now: float) -> None:
+        items = len(output[1]) if isinstance(output[1], list) else None
+        if items is None and self._now.spec(process).foreach:
+            reason = f"a foreach step returns a list, and it returned {type(output[1]).__name__}"
+            self._step(Failed(process, attempt, reason, now, retry=False))
+            return
+        status = self._now.statuses[process]
+        if status.attempt == attempt and status.given_out:
+            self.records[f"o:{process}"] = output
+        self._step(Succeeded(process, attempt, now, items))
 
     def _attempt_of(self, message: FlowMessage) -> tuple[str, int] | None:
         process, attempt = message.data.get("process"), message.data.get("attempt")
@@ -148,6 +166,8 @@ class RunFlow(GraphFlow):
         self._only_owner(message)
         self._wanted.discard(message.data["executortype"])
         self._give_out(message.data["executortype"])
+        while self._next:
+            self._step(self._next.popleft())
         self._turn.leave_no_record()
 
     def _gone(self, message: FlowMessage) -> None:
@@ -193,7 +213,7 @@ class RunFlow(GraphFlow):
     def _get(self, message: FlowMessage) -> dict[str, Any]:
         self._check(message, execute=True)
         self._turn.leave_no_record()
-        return self._view()
+        return self._view(message)
 
     def _process(self, message: FlowMessage) -> dict[str, Any]:
         self._check(message, execute=True)
@@ -205,7 +225,7 @@ class RunFlow(GraphFlow):
         given = self.records.get(f"a:{name}:{status.attempt}")
         return {
             "processid": str(ProcessId(self._id, name)),
-            "spec": self.records.get(f"f:{name}"),
+            "spec": {key: value for key, value in self._outputs.spec(name).items() if not isinstance(value, bytes)},
             "state": status.state,
             "output": self.records.get(f"o:{name}"),
             "attempt": status.attempt,
@@ -214,6 +234,20 @@ class RunFlow(GraphFlow):
             "started_at": status.started_at,
             "ended_at": status.ended_at,
         }
+
+    def _give_outputs(self, message: FlowMessage) -> dict[str, Any]:
+        """Those of some processes, as many as a message may hold, from the first on; None for one without."""
+        self._check(message, execute=True)
+        self._turn.leave_no_record()
+        left = self._turn.resources["client"].settings.max_message_bytes - 4096
+        outputs: list[Any] = []
+        for name in message.data.get("processes") or []:
+            output = self.records.get(f"o:{name}")
+            left -= len(encode(output)) + 8
+            if outputs and left < 0:
+                break
+            outputs.append(output)
+        return {"outputs": outputs}
 
     def _picture(self, message: FlowMessage) -> dict[str, Any]:
         self._check(message, execute=True)
@@ -229,7 +263,7 @@ class RunFlow(GraphFlow):
         seen = message.data.get("done")
         if self._now.state in GRAPH_ENDED or (seen is not None and seen != self._done):
             self._turn.leave_no_record()
-            return self._view()
+            return self._view(message)
         self.records[f"w:{message.message_id}"] = [message.to_dict(), seen]
         self._waiters[f"w:{message.message_id}"] = seen
         return None

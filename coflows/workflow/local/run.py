@@ -24,6 +24,7 @@ from coflows.workflow.local.loop_thread import LeftError, LoopThread
 from coflows.workflow.local.outputs import Outputs
 from coflows.workflow.local.ready import Job, ReadyQueue
 from coflows.workflow.local.timers import Timers
+from coflows.workflow.said import said
 
 Attempt = tuple[str, int]
 Watcher = Callable[[Graph], None]
@@ -326,13 +327,3 @@ class LocalRun:
         if isinstance(error, LeftError):
             error = error.error
         self._end(job, None if error else future.result(), error)
-
-
-def said(error: BaseException) -> str:
-    """The text of an exception, whatever it makes of itself; its type where the text alone would say nothing."""
-    try:
-        if isinstance(error, KeyError | SystemExit):
-            return f"{type(error).__name__}: {error}".removesuffix(": ")
-        return str(error) or type(error).__name__
-    except Exception:  # __str__ is a step author's code too
-        return type(error).__name__
