@@ -18,6 +18,7 @@ from coflows.errors import (
     AccessDeniedError,
     CallTimeoutError,
     InstanceNotFoundError,
+    MessageTooLargeError,
     WorkflowError,
     WorkflowFailedError,
     WorkflowInvalidError,
@@ -36,6 +37,7 @@ from coflows.workflow import (
     needs,
     step,
 )
+from coflows.workflow.colonies import colony_flow
 from coflows.workflow.graph.states import GraphState, ProcessState
 from tests.waiting import until
 
@@ -365,6 +367,50 @@ def _executor_flow(cl: Client) -> str:
     return key.split(":")[4]
 
 
+# -- large ones ------------------------------------------------------------------------------------------------------
+
+
+def test_a_workflow_may_be_larger_than_a_message(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COFLOWS_MAX_MESSAGE_BYTES", "20000")
+    Home(home).create_user("owner")
+
+    def echo(text: str) -> str:
+        return text
+
+    names = [f"echo{number}" for number in range(100)]
+    texts = [f"{name} {'x' * 1000}" for name in names]
+    with connect("owner") as cl:
+        client = Colonies(cl)
+        client.add_colony(COLONY)
+        left = len(cl.read_keys("records:"))
+        code = "def echo(text):\n    return text"
+        parts = [spec("echo", [text], nodename=name, code=code) for name, text in zip(names, texts, strict=True)]
+        all_of_them = func_spec("never", executortype="python-executor")
+        all_of_them.conditions.dependencies += names
+        with pytest.raises(WorkflowInvalidError, match="Two steps"):
+            submitted(client, *parts, *parts)
+        with pytest.raises(MessageTooLargeError):
+            submitted(client, spec("echo", ["x" * 20_000]))
+        assert len(cl.read_keys("records:")) == left, "nothing was sent"
+        with monkeypatch.context() as patched:
+            patched.setattr(colony_flow, "DROP_AFTER", 0.0)
+            part = {"ask": "part", "submission": "1" * 32, "number": 0, "specs": [parts[0].to_dict()]}
+            client._ask_colony(COLONY, part)
+        kept = lambda: [key for key in cl.read_keys("records:") if ":p:" in key or ":u:" in key]  # noqa: E731
+        until(cl.store, "records:", lambda: not kept(), "a part of what nobody submitted")
+        with pytest.raises(WorkflowInvalidError, match="parts"):
+            client._ask_colony(COLONY, {"ask": "submit", "submission": "0" * 32, "parts": 2})
+        with Executor(cl, COLONY, "python-executor", concurrency=4):
+            graph = submitted(client, *parts, all_of_them)
+            assert len(graph.rows) == 101
+            end = client.wait(graph, TIMEOUT)
+        assert end.state == "FAILED" and "Step never failed: its inputs cannot be sent: The message has" in end.reason
+        assert [row.name for row in end.rows] == [*names, "never"], "in order, though told in pages"
+        assert client.get_outputs(graph.processgraphid, names) == dict(zip(names, texts, strict=True))
+        assert client.remove(graph.processgraphid)
+        until(cl.store, "records:", lambda: not kept(), "a part of what was submitted")
+
+
 # -- guests ----------------------------------------------------------------------------------------------------------
 
 
@@ -502,6 +548,32 @@ def test_a_flow_spec_runs_on_executors(client: Colonies, cl: Client) -> None:
             failing.run(cl=cl, colonyname=COLONY, executortype="python-executor")
     with pytest.raises(WorkflowError, match="which executors run step numbers"):
         Squares("four", 5).run(cl=cl, colonyname=COLONY)
+
+
+# -- on services of many machines --------------------------------------------------------------------------------------
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.postgres
+def test_on_rabbitmq_and_postgresql(users: Users, amqp_url: str, postgres_url: str) -> None:
+    owner, guest = users(2, amqp_url, postgres_url)
+    client = Colonies(owner)
+    client.add_colony(COLONY)
+    client.allow(COLONY, guest.user_id, execute=True)
+    options = {"owner": owner.user_id, "trust": [owner.user_id], "concurrency": 4}
+    with Executor(guest, COLONY, "python-executor", **options), Executor(guest, COLONY, "others", **options):
+        flow = Squares("four", 30)
+        flow.run(cl=owner, colonyname=COLONY, executortype="python-executor", run_id="once")
+        assert flow.get_result("total") == sum(number**2 + 4 for number in range(30))
+        graph = submitted(client, spec(gen_nums), spec(sum_nums, after=("gen_nums",), maxexectime=50))
+        assert client.wait(graph, TIMEOUT).state == "SUCCESS" and outputs(client, graph)["sum_nums"] == 3
+        stuck = submitted(client, spec("f", executortype="nobody", maxwaittime=100))
+        client.cancel(stuck.processgraphid)
+        assert client.wait(stuck, TIMEOUT).state == "CANCELLED"
+        removed, kept = client.removeall(COLONY)
+        assert len(removed) == 3 and kept == []
+        runs = [one.split("/")[1] for one in removed]
+        assert [key for key in owner.read_keys() if any(run in key for run in runs)] == []
 
 
 # -- executors that come and go --------------------------------------------------------------------------------------

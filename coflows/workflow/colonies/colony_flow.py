@@ -257,6 +257,7 @@ class ColonyFlow(AtomicFlow):
     def _wanted(self, message: FlowMessage) -> None:
         """A run has more for the executors of a type than those it saw have room for."""
         self._check(message)
+        self._turn.leave_no_record()
         kind, run, seen = message.data["executortype"], message.data["run"], message.data.get("seen", 0)
         if self._room(kind) > seen:
             self._tell_run(run, {"ask": "arrived", "executortype": kind})

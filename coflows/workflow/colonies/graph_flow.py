@@ -14,6 +14,7 @@ from coflows.model.messages import FlowMessage
 from coflows.workflow.colonies.backlog import Backlog
 from coflows.workflow.colonies.changes import Changes
 from coflows.workflow.colonies.colony_flow import registry_of
+from coflows.workflow.colonies.pace import Pace
 from coflows.workflow.colonies.places import GraphId, colony_address
 from coflows.workflow.colonies.registry import Crew, Registry
 from coflows.workflow.colonies.run_outputs import RunOutputs
@@ -48,6 +49,7 @@ class GraphFlow(AtomicFlow):
         self._load: Counter[tuple[str, str]] = Counter()
         """How many attempts of an executor type a user has."""
         self._backlog = Backlog()
+        self._pace = Pace()
         self._next: deque[Event] = deque()
         """What has happened to the graph by what it asked for."""
         self._changes = Changes(())
@@ -74,6 +76,7 @@ class GraphFlow(AtomicFlow):
             return
         self._graph = load([item for table in GRAPH_TABLES for item in self.records.scan(table).items()])
         self._changes = Changes(self._graph.processes())
+        self._pace.note_specs(self._graph.specs.values())
         self._waiters = {name: seen for name, (_, seen) in self.records.scan("w:").items()}
         for command in outstanding(self._graph):
             if isinstance(command, Start) and self.records.get(f"a:{command.process}:{command.attempt}") is None:
@@ -93,6 +96,7 @@ class GraphFlow(AtomicFlow):
             for name, record in changes(delta).items():
                 self.records[name] = record
             self._changes.note(delta.statuses)
+            self._pace.note_specs(delta.specs.values())
             self._obey(commands, {self._now.spec(name).executortype for name in delta.statuses if self._let_go(name)})
             changed = changed or bool(delta.statuses or delta.specs or delta.head or commands)
             head = self._now.head
@@ -143,9 +147,9 @@ class GraphFlow(AtomicFlow):
         urgent and comes later overtakes them."""
         if not self._backlog.waits(kind):
             return
-        crews = self._registry.crews(kind)
+        crews, slack = self._registry.crews(kind), self._pace.slack(kind)
         while self._backlog.waits(kind):
-            room = {user: self._load[user, kind] / crew.size for user, crew in crews.items()}
+            room = {user: self._load[user, kind] / (crew.size + slack) for user, crew in crews.items()}
             user = min(room, key=lambda one: (room[one], one), default=None)
             if user is None or room[user] >= 1:
                 if kind not in self._wanted:

@@ -117,6 +117,7 @@ class RunFlow(GraphFlow):
             return
         process, attempt = found
         failure, data, now = message.failure, message.data, time.time()
+        self._pace.note_end(self._now.spec(process).executortype, short=self._now.statuses[process].awaits != "")
         if failure is None:
             self._step(Started(process, attempt, now))  # Short steps do not tell.
         if failure is not None:
