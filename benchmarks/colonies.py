@@ -1,10 +1,10 @@
 """Workflows on executors: a chain, and a fan-out with a join, beside Celery's chain and chord on the same broker.
 
-``python -m benchmarks.colonies [--quick] [--broker URL] [--rounds N] [--peers PYTHON] [--json FILE]``; PYTHON is an
-interpreter that has celery installed (and sqlalchemy, for its results), without it Celery is left out; with it and
-without a broker a private RabbitMQ is started. The executor is
-one process with eight threads, as Celery's worker is; steps do nothing. What is measured is the wall time from
-submitting to knowing that all is over, and per step.
+``python -m benchmarks.colonies [--quick] [--large] [--broker URL] [--rounds N] [--peers PYTHON] [--json FILE]``; PYTHON
+is an interpreter that has celery installed (and sqlalchemy, for its results), without it Celery is left out; with it and
+without a broker a private RabbitMQ is started. The executor is one process with eight threads, as Celery's worker is;
+steps do nothing. What is measured is the wall time from submitting to knowing that all is over, and per step. ``--large``
+adds a chain of 1,000, and fan-outs of 2,000 and 10,000, once each: a step costs the same in them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def colony(broker: str | None) -> Iterator[Colonies]:
 
 def seconds(client: Colonies, workflow: Workflow) -> float:
     begin = time.perf_counter()
-    end = client.wait(client.submit_workflow(workflow), 600)
+    end = client.wait(client.submit_workflow(workflow), 1200)
     taken = time.perf_counter() - begin
     assert end.state == "SUCCESS", end.reason
     client.remove(end.processgraphid)
@@ -171,6 +171,7 @@ def celery_rows(python: str, broker: str, length: int, width: int, rounds: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.colonies")
     parser.add_argument("--quick", action="store_true", help="few steps: shows that it works")
+    parser.add_argument("--large", action="store_true", help="10,000 steps too, of CoFlows alone")
     parser.add_argument("--broker", help="a RabbitMQ to use; without it the embedded broker")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with celery")
@@ -194,6 +195,10 @@ def measured(given: argparse.Namespace, rounds: int, length: int, width: int) ->
             row("CoFlows: chain", length, rounds, lambda: seconds(client, chain(length))),
             row("CoFlows: fan-out and join", width + 1, rounds, lambda: seconds(client, fan(width))),
         ]
+        if given.large:
+            rows.append(row("CoFlows: chain", 1000, 1, lambda: seconds(client, chain(1000))))
+            for more in (2000, 10_000):
+                rows.append(row("CoFlows: fan-out and join", more + 1, 1, lambda: seconds(client, fan(more))))  # noqa: B023
     if given.peers:
         rows += celery_rows(given.peers, given.broker, length, width, rounds)
     table = Table("what", "steps", "total ms", "ms per step", title=f"medians of {rounds}")

@@ -67,6 +67,10 @@ class FlowSpec:
                 raise WorkflowError("On executors a flow runs with a client.", hint="Give run(cl=...).")
             self.runner.run(progress=progress, watchers=watchers)
             return
+        if not colonyname:
+            raise WorkflowError(
+                "Nothing says in which colony the flow runs.", hint='Give run(cl=..., colonyname="...").'
+            )
         there = partial(ColonyRun, cl, workflow_of(self, self.graph.steps, colonyname, executortype), owner, run_id)
         self.runner.run_there(there, progress=progress, watchers=watchers)
 

@@ -105,11 +105,16 @@ def test_several_dependencies(client: Colonies) -> None:
         return {"source": "B", "value": 20}
 
     def merge(a: Any, b: Any, ctx: Any = {}) -> Any:  # noqa: B006
-        return a["value"] + b["value"] * 100
+        return a["value"] + b["value"]
 
-    graph = submitted(client, spec(fetch_a), spec(fetch_b), spec(merge, after=("fetch_b", "fetch_a")))
+    def ordered(a: Any, b: Any) -> Any:
+        return [a["source"], b["source"]]
+
+    backwards = spec(ordered, after=("fetch_b", "fetch_a"))
+    graph = submitted(client, spec(fetch_a), spec(fetch_b), spec(merge, after=("fetch_a", "fetch_b")), backwards)
     assert client.wait(graph, TIMEOUT).state == "SUCCESS"
-    assert outputs(client, graph)["merge"] == 20 + 10 * 100, "parents in the order of the dependencies"
+    found = outputs(client, graph)
+    assert found["merge"] == 30 and found["ordered"] == ["B", "A"], "parents in the order of the dependencies"
 
 
 def test_map_reduce_adds_children_while_it_runs(client: Colonies) -> None:
