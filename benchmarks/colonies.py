@@ -1,10 +1,10 @@
 """Workflows on executors: a chain, and a fan-out with a join, beside Celery's chain and chord on the same broker.
 
 ``python -m benchmarks.colonies [--quick] [--large] [--broker URL] [--rounds N] [--peers PYTHON] [--json FILE]``; PYTHON
-is an interpreter that has celery installed (and sqlalchemy, for its results), without it Celery is left out; with it and
-without a broker a private RabbitMQ is started. The executor is one process with eight threads, as Celery's worker is;
-steps do nothing. What is measured is the wall time from submitting to knowing that all is over, and per step. ``--large``
-adds a chain of 1,000, and fan-outs of 2,000 and 10,000, once each: a step costs the same in them.
+is an interpreter that has celery installed (and sqlalchemy, for its results), without it Celery is left out; with it
+and without a broker a private RabbitMQ is started. The executor is one process with eight threads, as Celery's worker
+is; steps do nothing. What is measured is the wall time from submitting to knowing that all is over, and per step.
+``--large`` adds a chain of 1,000, and fan-outs of 2,000 and 10,000, once each: a step costs the same in them.
 """
 
 from __future__ import annotations
