@@ -37,7 +37,7 @@ from coflows.workflow import (
     needs,
     step,
 )
-from coflows.workflow.colonies import colony_flow
+from coflows.workflow.colonies import submission_flow
 from coflows.workflow.graph.states import GraphState, ProcessState
 from tests.waiting import until
 
@@ -398,7 +398,7 @@ def test_a_workflow_may_be_larger_than_a_message(home: Path, monkeypatch: pytest
             submitted(client, spec("echo", ["x" * 20_000]))
         assert len(cl.read_keys("records:")) == left, "nothing was sent"
         with monkeypatch.context() as patched:
-            patched.setattr(colony_flow, "DROP_AFTER", 0.0)
+            patched.setattr(submission_flow, "DROP_AFTER", 0.0)
             part = {"ask": "part", "submission": "1" * 32, "number": 0, "specs": [parts[0].to_dict()]}
             client._ask_colony(COLONY, part)
         kept = lambda: [key for key in cl.read_keys("records:") if ":p:" in key or ":u:" in key]  # noqa: E731
