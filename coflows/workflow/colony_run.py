@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from coflows.client import Client
-from coflows.errors import CoflowsError
+from coflows.errors import CoflowsError, WorkflowError
 from coflows.workflow.colonies.colonies import Colonies
 from coflows.workflow.colonies.following import Following
 from coflows.workflow.colonies.function_spec import Workflow
@@ -56,6 +56,12 @@ class ColonyRun:
         if live:
             watch(self.graph)
         self._colonies.ask_following(self.processgraphid, following, "get" if live else "wait", None)
+        missing = [name for name in self.graph.specs if name not in following]
+        if missing:
+            raise WorkflowError(
+                f"Run {self.processgraphid} has no step {missing[0]}: its run_id is another flow's.",
+                hint="Choose another run_id, or remove that run with Colonies(cl).remove(...).",
+            )
         while True:
             self.graph = following.advance(self.graph)
             statuses = self.graph.delta.statuses.items()

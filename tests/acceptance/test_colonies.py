@@ -307,6 +307,18 @@ def test_what_nobody_takes_fails_and_what_takes_too_long_is_stopped(cl: Client, 
     assert [key for key in cl.read_keys("due:") if key.rpartition(":")[2] in runs] == [], "no timer of theirs is left"
 
 
+def test_deadlines_outlive_whoever_coordinates(home: Path) -> None:
+    Home(home).create_user("owner")
+    with connect("owner") as cl:
+        client = Colonies(cl)
+        client.add_colony(COLONY)
+        graph = submitted(client, spec("f", executortype="nobody", maxwaittime=0.5), spec("g", after=("f",)))
+        assert client.get_processgraph(graph.processgraphid).state == "WAITING"
+    with connect("owner") as cl:
+        end = Colonies(cl).wait(graph, TIMEOUT)
+        assert end.state == "FAILED" and "maxwaittime" in end.reason
+
+
 def _never() -> None:
     threading.Event().wait()
 

@@ -134,6 +134,10 @@ def test_it_ends_as_it_does_here(cl: Client) -> None:
         here.run()
         there.run(cl=cl, colonyname=COLONY, executortype=KIND)
         assert shown(there) == shown(here)
+    with Executor(cl, COLONY, "processes", runs_in="process"):
+        there = Lists("lists", 2)
+        there.run(cl=cl, colonyname=COLONY, executortype="processes")
+        assert there.get_result("d") == ["0x0x", "0y0y", "1x1x", "1y1y"]
     assert Colonies(cl).get_processgraphs(COLONY) == [], "nothing is left behind"
 
 
@@ -325,6 +329,8 @@ def test_it_outlives_the_program_that_runs_it(home: Path, tmp_path: Path) -> Non
         again.run(cl=owner, colonyname=COLONY, executortype=KIND, run_id=RUN_ID)
         assert again.get_result("total") == 60
         assert [one.processgraphid for one in client.get_processgraphs(COLONY)] == [running.processgraphid]
+        with pytest.raises(WorkflowError, match="another flow's"):
+            MyFlow("my-flow", 5).run(cl=owner, colonyname=COLONY, executortype=KIND, run_id=RUN_ID)
         assert client.remove(running.processgraphid)
         anew = Nightly("nightly", str(folder))
         made = anew.submit(owner, COLONY, KIND, run_id=RUN_ID)

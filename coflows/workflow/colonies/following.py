@@ -41,6 +41,10 @@ class Following:
             raise SerializationError(f"The processes of a workflow are malformed: {error!r}.") from error
         return answer.get("more") is True
 
+    def __contains__(self, process: str) -> bool:
+        """Whether the run has such a process."""
+        return process in self._rows
+
     @property
     def done(self) -> int:
         """How many processes are over."""
