@@ -44,6 +44,9 @@ def test_nothing_is_handed_out_beforehand_where_it_could_hold_up_what_is_more_ur
         pace.note_end("cpu", short=True)
     assert pace.slack("cpu") == SLACK and pace.slack("gpu") == 0
     pace.note_end("cpu", short=False)
+    assert pace.slack("cpu") == SLACK // 2
+    for _ in range(10):
+        pace.note_end("cpu", short=False)
     assert pace.slack("cpu") == 0
     pace.note_end("cpu", short=True)
     assert pace.slack("cpu") == 1

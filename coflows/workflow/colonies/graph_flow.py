@@ -148,8 +148,10 @@ class GraphFlow(AtomicFlow):
         if not self._backlog.waits(kind):
             return
         crews, slack = self._registry.crews(kind), self._pace.slack(kind)
+        # Many at once go in few envelopes: whose executors have enough gets more when they have half of it.
+        in_need = [user for user, crew in crews.items() if self._load[user, kind] <= crew.size + slack // 2]
         while self._backlog.waits(kind):
-            room = {user: self._load[user, kind] / (crew.size + slack) for user, crew in crews.items()}
+            room = {user: self._load[user, kind] / (crews[user].size + slack) for user in in_need}
             user = min(room, key=lambda one: (room[one], one), default=None)
             if user is None or room[user] >= 1:
                 if kind not in self._wanted:

@@ -23,9 +23,11 @@ class Pace:
         self._priorities.update(spec.policy.priority for spec in specs)
 
     def note_end(self, executortype: str, *, short: bool) -> None:
-        """One of this type is over; ``short``: before anybody heard that it was begun."""
-        self._short[executortype] = self._short[executortype] + 1 if short else 0
+        """One of this type is over; ``short``: before anybody heard that it was begun. A machine that is busy makes
+        some last longer."""
+        known = self._short[executortype]
+        self._short[executortype] = min(known + 1, SLACK) if short else known // 2
 
     def slack(self, executortype: str) -> int:
         """How many more each user's executors of a type are handed."""
-        return min(self._short[executortype], SLACK) if len(self._priorities) <= 1 else 0
+        return self._short[executortype] if len(self._priorities) <= 1 else 0
