@@ -37,7 +37,7 @@ from coflows.workflow import (
     needs,
     step,
 )
-from coflows.workflow.colonies import submission_flow
+from coflows.workflow.colonies import colonies, submission_flow
 from coflows.workflow.graph.states import GraphState, ProcessState
 from tests.waiting import until
 
@@ -307,16 +307,20 @@ def test_what_nobody_takes_fails_and_what_takes_too_long_is_stopped(cl: Client, 
     assert [key for key in cl.read_keys("due:") if key.rpartition(":")[2] in runs] == [], "no timer of theirs is left"
 
 
-def test_deadlines_outlive_whoever_coordinates(home: Path) -> None:
+def test_deadlines_outlive_whoever_coordinates(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(colonies, "LONG", 0.0)
     Home(home).create_user("owner")
     with connect("owner") as cl:
         client = Colonies(cl)
         client.add_colony(COLONY)
-        graph = submitted(client, spec("f", executortype="nobody", maxwaittime=0.5), spec("g", after=("f",)))
+        graph = submitted(client, spec("f", executortype="nobody", maxwaittime=1), spec("g", after=("f",)))
         assert client.get_processgraph(graph.processgraphid).state == "WAITING"
     with connect("owner") as cl:
         end = Colonies(cl).wait(graph, TIMEOUT)
         assert end.state == "FAILED" and "maxwaittime" in end.reason
+    assert "waits for an executor of type nobody: python -m workers.executor --colony test" in caplog.text
 
 
 def _never() -> None:

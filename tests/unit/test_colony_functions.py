@@ -133,3 +133,11 @@ def test_places_and_ids() -> None:
     for wrong in ("", "c", f"c/{FLOW}", f"c:{FLOW}/x", f"/{FLOW}/x"):
         with pytest.raises(NameInvalidError):
             ProcessId.parse(wrong)
+
+
+def test_code_that_needs_what_is_not_there_says_so() -> None:
+    for code in ("import not_there\ndef f(): pass", b"cnot_there\nf\n."):
+        with pytest.raises(WorkflowError, match="step f needs module not_there"):
+            functions().find(
+                func_spec("f", executortype="t").model_copy(update={"code": code}).signed(AUTHOR, OWNER.user_id, "c")
+            )

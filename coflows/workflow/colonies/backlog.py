@@ -24,6 +24,10 @@ class Backlog:
         """Whether there is any of this type."""
         return executortype in self._heaps
 
+    def types(self) -> list[str]:
+        """Of which types there are any."""
+        return sorted(self._heaps)
+
     def take(self, executortype: str) -> Start:
         """The first one of this type; KeyError when there is none."""
         heap = self._heaps[executortype]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,6 +47,10 @@ from coflows.workflow.graph.events import Submitted
 from coflows.workflow.graph.states import GraphState, ProcessState
 from coflows.workflow.pictures.picture import Picture, PictureEdge, PictureNode
 
+logger = logging.getLogger(__name__)
+
+LONG = 15.0
+"""Seconds after which who waits for a workflow is told of executors that it lacks."""
 ALLOWANCE = 4096
 """Bytes of a message that are not its specs."""
 OUTPUTS = 1000
@@ -287,6 +293,8 @@ class Colonies:
     def _ask(self, address: InstanceAddress, data: dict[str, Any], timeout: float | None) -> dict[str, Any]:
         future = self._start(address, data)
         try:
+            if data["ask"] == "wait":
+                return self._waited(future, address, timeout)
             return future.get_data(timeout)
         except RemoteFlowError as error:
             if error.remote_code is None:
@@ -298,6 +306,23 @@ class Colonies:
                 f"No answer of {address.dispatch_point} within {timeout:g} s.",
                 hint="Not over yet, or nobody coordinates it: its owner runs `python -m workers.executor`.",
             ) from error
+
+    def _waited(self, future: FlowFuture, run: InstanceAddress, timeout: float | None) -> dict[str, Any]:
+        """The reply of a run, which may take as long as it takes; but who waits for long is told for what."""
+        until = None if timeout is None else time.monotonic() + timeout
+        done = threading.Event()
+        future.add_done_callback(lambda _future: done.set())
+        if not done.wait(LONG if timeout is None else min(timeout, LONG)) and (timeout is None or timeout > LONG):
+            try:
+                lacks = self._ask(run, {"ask": "lacks"}, TIMEOUT if timeout is None else min(timeout - LONG, TIMEOUT))
+            except CallTimeoutError:
+                lacks = {}  # It was told that nobody coordinates it.
+            for kind in lacks.get("executortypes", ()):
+                colony = run.dispatch_point.removeprefix("colony.")
+                command = f"python -m workers.executor --colony {colony} --type {kind}"
+                logger.warning("Workflow %s waits for an executor of type %s: %s", run.flow_id, kind, command)
+            done.wait(None if until is None else max(0.0, until - time.monotonic()))
+        return future.get_data(0.0)
 
     def _start(self, address: InstanceAddress, data: dict[str, Any]) -> FlowFuture:
         if self._coordinates:

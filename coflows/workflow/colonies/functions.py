@@ -59,11 +59,17 @@ class Functions:
         known = self._shipped.get(mark)
         if known is not None:
             return known
-        if isinstance(spec.code, str):
-            module = code_codec.load_source(spec.code, f"coflows_shipped_{spec.funcname}")
-            made = getattr(module, spec.funcname, None)
-        else:
-            made = code_codec.loads(spec.code)
+        try:
+            if isinstance(spec.code, str):
+                module = code_codec.load_source(spec.code, f"coflows_shipped_{spec.funcname}")
+                made = getattr(module, spec.funcname, None)
+            else:
+                made = code_codec.loads(spec.code)
+        except ModuleNotFoundError as error:
+            raise WorkflowError(
+                f"The code of step {spec.nodename} needs module {error.name}, which this executor does not find.",
+                hint="Install it there, or start the executor where it lies.",
+            ) from error
         if not callable(made):
             raise WorkflowError(f"The code of step {spec.nodename} has no function {spec.funcname}.")
         if len(self._shipped) >= MAX_SHIPPED:

@@ -59,6 +59,7 @@ class RunFlow(GraphFlow):
             "process": self._process,
             "wait": self._wait,
             "outputs": self._give_outputs,
+            "lacks": self._lacks,
             "picture": self._picture,
         }
         ask = asks.get(input_message.data.get("ask"))
@@ -249,6 +250,12 @@ class RunFlow(GraphFlow):
                 break
             outputs.append(output)
         return {"outputs": outputs}
+
+    def _lacks(self, message: FlowMessage) -> dict[str, Any]:
+        """The executor types of which there is none for what is ready."""
+        self._check(message, execute=True)
+        self._turn.leave_no_record()
+        return {"executortypes": [kind for kind in self._backlog.types() if not self._registry.crews(kind)]}
 
     def _picture(self, message: FlowMessage) -> dict[str, Any]:
         self._check(message, execute=True)
