@@ -30,8 +30,9 @@ class CallPort(Protocol):
 class FlowProxy:
     """An instance, its own user's or another's. Thread-safe; costs nothing until a message is sent."""
 
-    def __init__(self, address: InstanceAddress, port: CallPort) -> None:
-        self._route = route_to(address)
+    def __init__(self, address: InstanceAddress, port: CallPort, *, in_order: bool = True) -> None:
+        route = route_to(address)
+        self._route = route if in_order else route._replace(ordered=None)
         self._port = port
 
     @property

@@ -183,8 +183,9 @@ class ChildTurn:
         raise self._here("records")
 
     def instance(self, address: InstanceAddress) -> FlowProxy:
-        """The proxy of any instance whose address the flow knows."""
-        return FlowProxy(address, _ChildPort(self))
+        """The proxy of any instance whose address the flow knows. What is sent to it is in no order, and so waits for
+        nothing that was sent before and is never refused for being late."""
+        return FlowProxy(address, _ChildPort(self), in_order=False)
 
     def _here(self, what: str) -> FlowError:
         return FlowError(

@@ -179,8 +179,9 @@ class Turn:
             self.deletes |= dict.fromkeys(instance_keys(self._cl.store, instance))
 
     def instance(self, address: InstanceAddress) -> FlowProxy:
-        """The proxy of any instance whose address the flow knows."""
-        return FlowProxy(address, TurnPort(self))
+        """The proxy of any instance whose address the flow knows. What is sent to it is in no order, and so waits for
+        nothing that was sent before and is never refused for being late."""
+        return FlowProxy(address, TurnPort(self), in_order=False)
 
     def subflow(self, key: str) -> FlowProxy:
         """The proxy of a subflow."""
@@ -273,7 +274,9 @@ class Turn:
             payload.src_flow_id = self.flow_id
         if failure is not None:
             payload.failure = failure.to_dict()
-        self._add(reply_queue(reply_to), reply_to.user_id, message_id, answers, payload, ordered_for(reply_to))
+        # Turns of a parallel endpoint run beside each other: their replies are in no order that could be kept.
+        ordered = None if self._instance.address.partition is None else ordered_for(reply_to)
+        self._add(reply_queue(reply_to), reply_to.user_id, message_id, answers, payload, ordered)
 
     def _add(
         self,

@@ -113,7 +113,7 @@ class FlowRuntime(Protocol):
         """Delete another instance of the user's."""
 
     def instance(self, address: InstanceAddress) -> Subflow:
-        """The proxy of an instance."""
+        """The proxy of an instance; what is sent to it is in no order."""
 
     def subflow(self, key: str) -> Subflow:
         """The proxy of a subflow of the config."""
