@@ -363,6 +363,16 @@ def test_an_executor_that_comes_later_gets_what_waits(cl: Client) -> None:
     assert end.state == "SUCCESS" and seen == sorted(seen) and seen[-1] == 2
 
 
+def test_what_a_run_is_told_is_in_no_order(cl: Client, client: Colonies) -> None:
+    """What is kept in order waits for what was sent before, and is refused when it comes too late: a reply that nobody
+    waits for in this moment would be lost with it."""
+    graph = submitted(client, *(spec(gen_nums, nodename=f"gen{number}") for number in range(5)))
+    assert client.wait(graph, TIMEOUT).state == "SUCCESS"
+    run = graph.processgraphid.split("/")[1]
+    partitions = {one for one in cl.read_keys("order:") if run in one}
+    assert not partitions and [key for key in cl.read_keys("done:") if run in key], "it was told"
+
+
 def test_nothing_is_left_after_remove(cl: Client, client: Colonies) -> None:
     graphs = [submitted(client, spec(gen_nums), spec(sum_nums, after=("gen_nums",))) for _ in range(3)]
     for graph in graphs:
