@@ -42,6 +42,11 @@ CoflowsError
 |-- RemoteFlowError               the flow that was called raised
 |-- PoisonMessageError            workers died over the message; it was given up
 |-- DeadLetterNotFoundError
+|-- RegistryError                 a node, registry or provider could not do what was asked
+|   |-- RegistryUnavailableError  nothing answers at its URL
+|   |-- RegistryRefusedError      it does not do that for this user, or not as asked
+|   `-- AddressRefusedError       a URL that may not be dialled
+|-- QueryInvalidError             a query, or an order, that does not parse
 |-- OutOfOrderError               later messages of the same sender were worked off already
 |-- CallTimeoutError              no reply by the deadline (also a TimeoutError)
 `-- CallCancelledError            the caller cancelled the future
@@ -102,9 +107,17 @@ from coflows.errors.flows import (
     WorkflowFailedError,
     WorkflowInvalidError,
 )
+from coflows.errors.registries import (
+    AddressRefusedError,
+    QueryInvalidError,
+    RegistryError,
+    RegistryRefusedError,
+    RegistryUnavailableError,
+)
 
 __all__ = [
     "AccessDeniedError",
+    "AddressRefusedError",
     "BrokerAuthError",
     "BrokerError",
     "BrokerUnavailableError",
@@ -131,7 +144,11 @@ __all__ = [
     "OutOfOrderError",
     "PoisonMessageError",
     "PoolClosedError",
+    "QueryInvalidError",
     "QueueMismatchError",
+    "RegistryError",
+    "RegistryRefusedError",
+    "RegistryUnavailableError",
     "RemoteFlowError",
     "SerializationError",
     "StoreError",

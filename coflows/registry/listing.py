@@ -1,0 +1,129 @@
+"""Lists flows: pages of them in an order, those that a query finds, single ones, and how many there are of each kind."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from threading import Lock
+from typing import Any, NamedTuple
+
+from coflows.registry.conditions import condition_of
+from coflows.registry.database import Database
+from coflows.registry.entry import FlowEntry
+from coflows.registry.judging import GONE
+from coflows.registry.order import Key
+from coflows.registry.query import And, Tree
+
+Item = dict[str, Any]
+_COLUMNS = {"node": "node_url"}
+_SPARSE = 20
+"""Where a query finds less than one in so many, what it finds is sorted; else the order's index is gone through."""
+_MAX_COUNTS = 1000
+_ITEM = (
+    "SELECT f.id, e.text, n.organization, n.url, n.user_id, n.broker, n.state FROM flows f "
+    "JOIN entries e ON e.digest=f.digest JOIN nodes n ON n.node=f.node WHERE "
+)
+
+
+class Found(NamedTuple):
+    """A page of flows: how many there are, how many of them the query finds, and those of the page."""
+
+    total: int
+    filtered: int
+    items: list[Item]
+
+
+class Listing:
+    """Thread-safe."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._lock = Lock()
+        self._counts: OrderedDict[Tree, int] = OrderedDict()
+        self._counted_at = -1
+
+    def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
+        """Page ``p`` (from 0) of ``pp`` flows."""
+        version = self._db.version
+        text, values = condition_of(query)
+        with self._db.snapshot() as db:
+            total = self._count(db, And(()), version)
+            filtered = self._count(db, query, version)
+            if p * pp >= filtered:
+                return Found(total, filtered, [])
+            index = f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
+            table = "flows" if filtered * _SPARSE < total else f"flows INDEXED BY {index}"
+            sql = f"SELECT flow FROM {table} WHERE {text} ORDER BY {_ordered(order)} LIMIT ? OFFSET ?"
+            chosen = [flow for (flow,) in db.execute(sql, [*values, pp, p * pp])]
+            return Found(total, filtered, _items(db, chosen))
+
+    def find(self, flow_id: str) -> Item | None:
+        """The flow of that id."""
+        row = self._db.read().execute(f"{_ITEM} f.id=?", (flow_id,)).fetchone()
+        return None if row is None else _item(row)
+
+    def counts(self) -> Item:
+        """How many flows there are, of each organization and with each tag."""
+        with self._db.snapshot() as db:
+            organizations = db.execute(
+                "SELECT organization, sum(flows) FROM nodes WHERE state<>? AND flows>0 GROUP BY organization ORDER BY 1",
+                (GONE,),
+            ).fetchall()
+            tags = db.execute("SELECT min(tag), count(*) FROM tags GROUP BY folded ORDER BY folded").fetchall()
+            total = self._count(db, And(()), self._db.version)
+        return {"total": total, "organizations": dict(organizations), "tags": dict(tags)}
+
+    def _count(self, db: sqlite3.Connection, query: Tree, version: int) -> int:
+        """Counting takes as long as finding all; it is done once until something changes."""
+        with self._lock:
+            if self._counted_at != version:
+                self._counts.clear()
+                self._counted_at = version
+            known = self._counts.get(query)
+        if known is not None:
+            return known
+        text, values = condition_of(query)
+        number = int(db.execute(f"SELECT count(*) FROM flows WHERE {text}", values).fetchone()[0])
+        with self._lock:
+            if self._counted_at == version == self._db.version:
+                self._counts[query] = number
+                if len(self._counts) > _MAX_COUNTS:
+                    self._counts.popitem(last=False)
+        return number
+
+
+def _ordered(order: tuple[Key, ...]) -> str:
+    """By the keys, then by name and id; a column that is there already adds nothing."""
+    columns = [f"{_COLUMNS.get(key.field, key.field)} {'DESC' if key.down else 'ASC'}" for key in order]
+    if all(key.field != "name" for key in order):
+        columns.append("name ASC")
+    return ", ".join([*columns, "id ASC"])
+
+
+def _items(db: sqlite3.Connection, flows: list[int]) -> list[Item]:
+    rows = {}
+    for flow in flows:
+        row = db.execute(f"{_ITEM} f.flow=?", (flow,)).fetchone()
+        rows[flow] = _item(row)
+    return [rows[flow] for flow in flows]
+
+
+def _item(row: tuple[Any, ...]) -> Item:
+    flow_id, text, organization, node, user_id, broker, state = row
+    entry = FlowEntry.model_validate_json(text)
+    return {
+        "id": flow_id,
+        "name": entry.name,
+        "organization": organization,
+        "description": entry.description,
+        "author": entry.author,
+        "tags": entry.tags,
+        "url": entry.url or f"{node}/flows/{flow_id}",
+        "node": node,
+        "user_id": user_id,
+        "flow_endpoint": entry.flow_endpoint,
+        "broker": broker,
+        "status": state,
+        "input_schema": entry.input_schema,
+        "output_schema": entry.output_schema,
+    }
