@@ -1,11 +1,14 @@
-"""The log of a service's changes, by number: each node stands in it twice, where its record and its beat changed last."""
+"""The log of a service's changes, by number: each node is in it twice, where its record and its beat changed last."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from coflows.registry.database import Database
 from coflows.registry.judging import GONE
 from coflows.registry.page import MAX_BEATS, MAX_PAGE_BYTES, MAX_RECORDS, Cursor, Offer, Page, SignedText
 
+Row = tuple[Any, ...]
 _COLUMNS = "record, record_signature, record_log, beat_text, beat_signature, beat_log, seen"
 _PASSED_ON = f"(withdrawn=1 OR state<>'{GONE}')"
 
@@ -51,10 +54,16 @@ class ChangeLog:
         )
         return Page(log=self.id, after=after, upto=upto, more=not (all_records and all_beats), offers=offers)
 
+    def own_offer(self) -> Offer:
+        """What the service says of its own node."""
+        row = self._db.read().execute(f"SELECT {_COLUMNS} FROM nodes WHERE own=1").fetchone()
+        return Offer(record=SignedText(text=row[0], signature=row[1]), beat=_beat(row))
 
-def _within(rows: list[tuple]) -> list[tuple]:  # type: ignore[type-arg]
+
+def _within(rows: list[Row]) -> list[Row]:
     """As many rows as a page's bytes allow, and at least one."""
-    kept, size = [], 0
+    kept: list[Row] = []
+    size = 0
     for row in rows:
         size += len(row[0])
         if kept and size > MAX_PAGE_BYTES:
@@ -63,5 +72,5 @@ def _within(rows: list[tuple]) -> list[tuple]:  # type: ignore[type-arg]
     return kept
 
 
-def _beat(row: tuple) -> SignedText:  # type: ignore[type-arg]
+def _beat(row: Row) -> SignedText:
     return SignedText(text=row[3], signature=row[4])

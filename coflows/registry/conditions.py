@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 
-from coflows.registry.query import And, Compare, Not, Or, Tree, Words
+from coflows.registry.query import Compare, Not, Or, Tree, Words
 
 _COLUMNS = {
-    **{name: name for name in ("name", "organization", "author", "description", "url", "user_id", "flow_endpoint", "id")},
+    **{
+        name: name
+        for name in ("name", "organization", "author", "description", "url", "user_id", "flow_endpoint", "id")
+    },
     "node": "node_url",
 }
 _COMPARED = {

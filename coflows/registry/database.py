@@ -61,8 +61,8 @@ CREATE TRIGGER flows_out AFTER DELETE ON flows BEGIN
 END;
 CREATE TABLE peers (
     user_id TEXT NOT NULL, url TEXT NOT NULL, number INTEGER NOT NULL, connected INTEGER NOT NULL, log TEXT NOT NULL,
-    records INTEGER NOT NULL, beats INTEGER NOT NULL, organization TEXT NOT NULL, role TEXT NOT NULL, seen REAL NOT NULL,
-    PRIMARY KEY (user_id, url)
+    records INTEGER NOT NULL, beats INTEGER NOT NULL, organization TEXT NOT NULL, role TEXT NOT NULL,
+    seen REAL NOT NULL, PRIMARY KEY (user_id, url)
 ) WITHOUT ROWID;
 CREATE TABLE links (
     url TEXT PRIMARY KEY, user_id TEXT NOT NULL, log TEXT NOT NULL, records INTEGER NOT NULL, beats INTEGER NOT NULL,

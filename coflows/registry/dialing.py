@@ -90,7 +90,9 @@ class Dialer:
 
     def _answer(self, response: httpx.Response, content: bytes, what: str) -> Any:
         if response.is_redirect:
-            raise AddressRefusedError(f"{what} is redirected, which is not followed.", hint="Use the service's own URL.")
+            raise AddressRefusedError(
+                f"{what} is redirected, which is not followed.", hint="Use the service's own URL."
+            )
         try:
             value = json.loads(content) if content else None
         except (ValueError, RecursionError) as error:

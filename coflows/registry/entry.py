@@ -14,10 +14,10 @@ from coflows.registry.signed import canonical, parsed
 MAX_ENTRY_BYTES = 32 * 1024
 MAX_TAGS = 32
 
-Line = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]*$")]
-Text = Annotated[str, StringConstraints(max_length=8000, pattern=r"^[^\x00\ud800-\udfff]*$")]
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$")]
-Link = Annotated[str, StringConstraints(max_length=1000, pattern=r"^(https?://[^\s\x00-\x1f\x7f\ud800-\udfff]+)?$")]
+Line = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, StringConstraints(max_length=8000, pattern=r"^[^\x00]*$")]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Link = Annotated[str, StringConstraints(max_length=1000, pattern=r"^(https?://[^\s\x00-\x1f\x7f]+)?$")]
 
 
 class FlowEntry(BaseModel):

@@ -102,7 +102,7 @@ class Exchange:
         return Claim(record, signed_record, beat, signed_beat, now - offer.age, source.url)
 
     def _judge(self, known: Known | None, record: Record | None, beat: Beat, age: float, now: float) -> Verdict:
-        return judge(known, record and record.sequence, beat.beat, age, now, self._nodes.times)
+        return judge(known, None if record is None else record.sequence, beat.beat, age, now, self._nodes.times)
 
     def _check_limits(self, record: Record, known: Known | None) -> None:
         if len(record.flows) > self._options.max_flows_per_node:
@@ -150,5 +150,3 @@ def only(user_id: str, url: str) -> Callable[[Record | Beat], bool]:
 def nothing(_said: Record | Beat) -> bool:
     """A provider takes nothing from registries."""
     return False
-
-

@@ -1,4 +1,4 @@
-"""Lists flows: pages of them in an order, those that a query finds, single ones, and how many there are of each kind."""
+"""Lists flows: pages of them in an order, what a query finds, single ones, and how many of each kind there are."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ class Listing:
             chosen = [flow for (flow,) in db.execute(sql, [*values, pp, p * pp])]
             return Found(total, filtered, _items(db, chosen))
 
+    def total(self) -> int:
+        """How many flows there are."""
+        return self._count(self._db.read(), And(()), self._db.version)
+
     def find(self, flow_id: str) -> Item | None:
         """The flow of that id."""
         row = self._db.read().execute(f"{_ITEM} f.id=?", (flow_id,)).fetchone()
@@ -66,7 +70,7 @@ class Listing:
         """How many flows there are, of each organization and with each tag."""
         with self._db.snapshot() as db:
             organizations = db.execute(
-                "SELECT organization, sum(flows) FROM nodes WHERE state<>? AND flows>0 GROUP BY organization ORDER BY 1",
+                "SELECT organization, sum(flows) FROM nodes WHERE state<>? AND flows>0 GROUP BY 1 ORDER BY 1",
                 (GONE,),
             ).fetchall()
             tags = db.execute("SELECT min(tag), count(*) FROM tags GROUP BY folded ORDER BY folded").fetchall()

@@ -45,7 +45,9 @@ class Nodes:
         """What is known of a node."""
         row = (
             (db or self._db.read())
-            .execute("SELECT sequence, beat, seen, state, withdrawn FROM nodes WHERE user_id=? AND url=?", (user_id, url))
+            .execute(
+                "SELECT sequence, beat, seen, state, withdrawn FROM nodes WHERE user_id=? AND url=?", (user_id, url)
+            )
             .fetchone()
         )
         return None if row is None else Known(row[0], row[1], row[2], row[3], bool(row[4]))
@@ -66,6 +68,11 @@ class Nodes:
         """The records and states of all nodes that are not gone, by URL."""
         rows = self._db.read().execute("SELECT record, state FROM nodes WHERE state<>? ORDER BY url, user_id", (GONE,))
         return [(Record.model_validate_json(text), state) for text, state in rows]
+
+    def own_record(self, db: sqlite3.Connection) -> Record | None:
+        """The record of the service's own node, unless it has to be signed anew."""
+        row = db.execute("SELECT record FROM nodes WHERE own=1 AND sequence>0").fetchone()
+        return None if row is None else Record.model_validate_json(row[0])
 
     def missing(self, digests: Iterable[str]) -> list[str]:
         """Those of the entries that are not here, each once."""
@@ -99,10 +106,21 @@ class Nodes:
         log = next_log(db)
         state = GONE if record.withdrawn else ONLINE
         values = {
-            **{"own": not claim.via, "state": state, "sequence": record.sequence, "record_log": log, "beat_log": log},
-            **{"record": signed.text, "record_signature": signed.signature, "beat": claim.beat.beat},
-            **{"beat_text": claim.signed_beat.text, "beat_signature": claim.signed_beat.signature, "seen": claim.seen},
-            **{"via": claim.via, "withdrawn": record.withdrawn, "flows": len(record.flows), "broker": record.broker},
+            "own": not claim.via,
+            "state": state,
+            "sequence": record.sequence,
+            "record_log": log,
+            "beat_log": log,
+            "record": signed.text,
+            "record_signature": signed.signature,
+            "beat": claim.beat.beat,
+            "beat_text": claim.signed_beat.text,
+            "beat_signature": claim.signed_beat.signature,
+            "seen": claim.seen,
+            "via": claim.via,
+            "withdrawn": record.withdrawn,
+            "flows": len(record.flows),
+            "broker": record.broker,
             "organization": record.organization,
         }
         names = [*values, "user_id", "url"]
@@ -149,6 +167,18 @@ class Nodes:
             db.executemany(
                 "INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", [(tag.casefold(), flow, tag) for tag in entry.tags]
             )
+
+    def outdate(self, db: sqlite3.Connection) -> None:
+        """Have the own record signed anew."""
+        db.execute("UPDATE nodes SET sequence=0 WHERE own=1")
+
+    def disown(self, db: sqlite3.Connection, user_id: str, url: str) -> None:
+        """Forget own nodes of before, which had another URL or user."""
+        found = db.execute(
+            "SELECT node FROM nodes WHERE own=1 AND NOT (user_id=? AND url=?)", (user_id, url)
+        ).fetchall()
+        db.executemany("DELETE FROM flows WHERE node=?", found)
+        db.executemany("DELETE FROM nodes WHERE node=?", found)
 
     def drop(self, db: sqlite3.Connection, via: str, now: float) -> int:
         """Let go of all nodes that this peer passed on last. They come back by a new beat."""

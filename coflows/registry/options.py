@@ -15,8 +15,8 @@ DEFAULT_URL = "http://localhost:3366"
 
 
 class FlowSpec(BaseModel):
-    """A flow as a loader says it: at an ``endpoint`` that the user serves, or of the class that ``entry`` names, or only
-    described. What it does not say comes from the class."""
+    """A flow as a loader says it: at an ``endpoint`` that the user serves, or of the class that ``entry`` names, or
+    only described. What it does not say comes from the class."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -116,4 +116,6 @@ def make_options(said: dict[str, Any], loaded: dict[str, Any], where: str = "the
     try:
         return Options(**{**loaded, **given})
     except (ValidationError, NameInvalidError) as error:
-        raise ConfigurationError(f"{where}, or the arguments beside it, are not valid: {first_problem(error)}.") from error
+        raise ConfigurationError(
+            f"{where}, or the arguments beside it, are not valid: {first_problem(error)}."
+        ) from error

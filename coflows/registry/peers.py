@@ -55,26 +55,33 @@ class Peers:
         rows = self._db.read().execute(f"SELECT {_PEER} FROM peers WHERE connected=1 ORDER BY url, user_id")
         return [_peer(row) for row in rows]
 
-    def use_number(self, db: sqlite3.Connection, asker: Asker, now: float) -> None:
-        """Take the number of a request; raises AccessDeniedError when it, or a later one, was used."""
+    def use_number(self, db: sqlite3.Connection, asker: Asker, now: float, most: int) -> None:
+        """Take the number of a request; raises AccessDeniedError when it, or a later one, was used, or when it is one
+        more peer than ``most``."""
         row = db.execute("SELECT number FROM peers WHERE user_id=? AND url=?", (asker.user_id, asker.url)).fetchone()
         if row is not None and asker.number <= row[0]:
             raise AccessDeniedError(
                 f"Request {asker.number} of {asker.url or asker.user_id} comes again, or too late.",
                 hint=f"Numbers grow; the last one was {row[0]}. Is the clock right?",
             )
+        if row is None and db.execute("SELECT count(*) FROM peers").fetchone()[0] >= most:
+            raise AccessDeniedError(f"There are {most} peers already.", hint="Connect to another registry.")
         db.execute(
             "INSERT INTO peers VALUES (?, ?, ?, 0, '', 0, 0, '', '', ?) "
             "ON CONFLICT (user_id, url) DO UPDATE SET number=excluded.number, seen=excluded.seen",
             (asker.user_id, asker.url, asker.number, now),
         )
 
-    def connect(self, db: sqlite3.Connection, user_id: str, url: str, organization: str, role: str) -> None:
-        """Note that a peer is connected, and what it is."""
+    def connect(
+        self, db: sqlite3.Connection, user_id: str, url: str, organization: str, role: str, fresh: bool
+    ) -> None:
+        """Note that a peer is connected, and what it is; with ``fresh``, its log is taken in from the start."""
         db.execute(
             "UPDATE peers SET connected=1, organization=?, role=? WHERE user_id=? AND url=?",
             (organization, role, user_id, url),
         )
+        if fresh:
+            self.move(db, user_id, url, "", Cursor())
 
     def disconnect(self, db: sqlite3.Connection, user_id: str, url: str) -> bool:
         """Note that a peer left; False when it was not there. Its number stays, so that it cannot be replayed."""

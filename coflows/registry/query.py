@@ -24,8 +24,11 @@ FIELDS = (
     *("flow_endpoint", "broker", "status", "id"),
 )
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "~", "!~")
-_TOKEN = re.compile(r"""\s*(?:(?P<sign><=|>=|!=|!~|[=<>~()@])|"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'|"""
-                    r"""(?P<word>[^\s=<>~()@"'!]+|!))""", re.S)  # fmt: skip
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<sign><=|>=|!=|!~|[=<>~()@])|(?P<word>[^\s=<>~()@"'!]+|!)"""
+    r"""|"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)')""",
+    re.S,
+)
 
 
 @dataclass(frozen=True, slots=True)

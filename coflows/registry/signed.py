@@ -10,7 +10,7 @@ from coflows.identity.keys import Identity, verify
 
 
 class Signed(NamedTuple):
-    """A text and its 64-byte signature in hex. ``kind`` is signed too, so that a text of one kind is none of another."""
+    """A text and its 64-byte signature in hex. ``kind`` is signed too, so that one of one kind is none of another."""
 
     text: str
     signature: str
