@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from coflows.cli import colony, demo, dlq, flows, users, worker, workflow
+from coflows.cli import colony, demo, dlq, flows, registry, users, worker, workflow
 from coflows.cli.context import Options
 from coflows.errors import CoflowsError
 
@@ -47,6 +47,7 @@ def build() -> typer.Typer:
     dlq.add_to(app)
     colony.add_to(app)
     workflow.add_to(app)
+    registry.add_to(app)
     demo.add_to(app)
     return app
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import time
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from coflows.errors import RegistryError
+from coflows.identity.keys import Identity
 from coflows.registry.dialing import Dialer
+from coflows.registry.requests import sign_request
 from coflows.registry.urls import check_url
 
 
 class Registry:
     """A service's counterpart; answers are the JSON of docs/registry.md. Thread-safe. Every method raises
-    RegistryUnavailableError when nothing answers within ``timeout`` seconds, RegistryRefusedError when it refuses."""
+    RegistryUnavailableError when nothing answers within ``timeout`` seconds, RegistryRefusedError when it refuses. The
+    owner of the service gives his ``identity`` to command it."""
 
-    def __init__(self, url: str, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, timeout: float = 30.0, identity: Identity | None = None) -> None:
         self.url = check_url(url).url
         self._dialer = Dialer(timeout)
+        self._identity = identity
 
     def info(self) -> dict[str, Any]:
         """Who it is."""
@@ -43,6 +49,25 @@ class Registry:
     def connections(self) -> dict[str, Any]:
         """Whom it is connected to, and who to it."""
         return self._get("/connect")
+
+    # -- its owner ---------------------------------------------------------------------------------------------
+
+    def connect_to(self, url: str) -> None:
+        """Have it connect to a registry."""
+        self._command("POST", "/connect", json.dumps({"url": url}).encode())
+
+    def disconnect(self, url: str | None = None) -> None:
+        """Have it leave a registry, or all, and take back there what it offers; it still lists it itself."""
+        self._command("DELETE", f"/connect?{urlencode({'url': url})}" if url else "/connect", b"")
+
+    def reconnect(self) -> None:
+        """Have it connect anew where it gave up."""
+        self._command("POST", "/reconnect", b"")
+
+    def _command(self, method: str, path: str, body: bytes) -> None:
+        number = int(time.time() * 1000)
+        signed = sign_request(self._identity, self.url, method, path, body, number) if self._identity else {}
+        self._dialer.request(method, self.url, path, body or None, signed)
 
     def _get(self, path: str) -> dict[str, Any]:
         answer = self._dialer.request("GET", self.url, path)

@@ -45,7 +45,9 @@ def set_up(loader: Loader, said: dict[str, Any], settings: Settings) -> Setup:
         cl = open_client(which_user(options.user))
         broker = options.broker or shown_broker(settings.broker_url)
         return Setup(options.model_copy(update={"broker": broker}), cl.identity, ServedFlows(cl), cl)
-    return Setup(options, _identity(options.user, settings), ListedFlows(options.flows, settings.flow_modules), None)
+    return Setup(
+        options, service_identity(options.user, settings), ListedFlows(options.flows, settings.flow_modules), None
+    )
 
 
 def _read(loader: Loader) -> tuple[dict[str, Any], str]:
@@ -93,7 +95,7 @@ def _yaml(path: Path) -> object:
         raise ConfigurationError(f"The loader {path} is not YAML: {error}.") from error
 
 
-def _identity(user: str | None, settings: Settings) -> Identity:
+def service_identity(user: str | None, settings: Settings) -> Identity:
     """Who signs: the user named, or the only one there is; else the services of this home have a key of their own."""
     if user or settings.user:
         return Home(settings.home).load_user(str(user or settings.user))

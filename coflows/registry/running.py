@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 import threading
@@ -21,6 +22,8 @@ from coflows.registry.options import DEFAULT_URL, Options
 from coflows.registry.service import Service
 from coflows.registry.urls import check_url
 from coflows.registry.web import make_app
+
+logger = logging.getLogger(__name__)
 
 MAX_LOG_BYTES = 10 * 2**20
 KEEP_ALIVE_SECONDS = 30
@@ -70,7 +73,17 @@ def run_service(
     }
     with _Hosted(loader, said) as hosted:
         hosted.log_to_screen_and_file()
-        hosted.serve()
+        here = threading.current_thread() is threading.main_thread()
+        # The web server shuts down by itself, and then passes the signal on to whoever had it before.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None
+        try:
+            hosted.serve()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if here:
+                signal.signal(signal.SIGTERM, before)
+        logger.info("%s: shutdown now.", hosted.options.url)
 
 
 class RunningService:
@@ -175,6 +188,7 @@ class _Hosted:
     def serve(self) -> None:
         """Until it is stopped, or, in the main thread, by a signal."""
         self.service.start()
+        logger.info("%s: %s startup complete.", self.options.url, self.options.role)
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:

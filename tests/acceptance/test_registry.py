@@ -1,0 +1,121 @@
+"""Nodes, registries and providers as processes of their own: what the seed of the project shows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from coflows.registry import run_service
+from tests.registry_world import answers, eventually, free_urls, get, total
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["coflows.registry.running"])
+Start = Callable[..., BaseProcess]
+SOON = {"heartbeat": 0.5, "screen_level": "ERROR"}
+
+
+def run(folder: str, said: dict[str, Any]) -> None:
+    os.environ["COFLOWS_HOME"] = folder
+    run_service(**said)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Runs a service in a process; all are of one home, and end with the test."""
+    running: list[BaseProcess] = []
+
+    def begin(**said: Any) -> BaseProcess:
+        process = processes.Process(target=run, args=(str(tmp_path / "home"), {**SOON, **said}))
+        process.start()
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.join()
+
+
+def loader(path: Path, number: int, **said: Any) -> str:
+    flows = [
+        {
+            "endpoint": f"flow_{one}",
+            "name": f"Flow {one}",
+            "author": f"author{one % 3}",
+            "tags": ["even"] * (1 - one % 2),
+        }
+        for one in range(number)
+    ]
+    path.write_text(yaml.safe_dump({**said, "flows": flows}))
+    return str(path)
+
+
+def test_the_seed(start: Start, tmp_path: Path) -> None:
+    node_url, registry_url, hybrid_url = free_urls(3)
+    node_yaml = loader(
+        tmp_path / "node.yaml",
+        5,
+        url=node_url,
+        organization="Journey",
+        connect=[registry_url],
+        registry=False,
+        feed=False,
+    )
+    registry_yaml = loader(tmp_path / "registry.yaml", 0, url=registry_url, organization="Registry")
+    hybrid_yaml = loader(
+        tmp_path / "hybrid.yaml", 50, url=hybrid_url, organization="Mediaplus", connect=registry_url, feed=False
+    )
+
+    node = start(loader=node_yaml, retry=-1)
+    eventually(lambda: answers(node_url), "the node")
+    registry = start(loader=registry_yaml, cache_reset=True)
+    start(loader=hybrid_yaml, cache_reset=True, retry=-1)
+    for url in (registry_url, hybrid_url):
+        eventually(lambda url=url: answers(url), url)
+
+    assert get(f"{node_url}/")["registry"] is False
+    assert get(f"{registry_url}/")["registry"] is True and get(f"{registry_url}/")["feed"] is True
+    assert get(f"{hybrid_url}/")["registry"] is True and get(f"{hybrid_url}/")["feed"] is False
+    eventually(lambda: bool(get(f"{node_url}/")["idle"] and get(f"{hybrid_url}/")["idle"]), "both in step")
+    assert total(node_url) == 5
+    assert total(registry_url) == 55
+    assert total(hybrid_url) == 50
+    counts = get(f"{registry_url}/counts")
+    assert counts == {"total": 55, "organizations": {"Journey": 5, "Mediaplus": 50}, "tags": {"even": 28}}
+
+    # The node dies; the registry is killed, and comes back with what it had.
+    node.terminate()
+    node.join()
+    assert node.exitcode == 0
+    registry.kill()
+    registry.join()
+    registry = start(loader=registry_yaml, retry=-1)
+    eventually(lambda: answers(registry_url), "the registry")
+    assert total(registry_url) == 55
+
+    # It comes back as another one, without flows, and the registry follows.
+    start(
+        url=node_url, registry=False, feed=False, organization="Node with New Name", connect=registry_url, retry=-1,
+        cache_data=str(tmp_path / "another.db"),
+    )  # fmt: skip
+    eventually(lambda: answers(node_url), "the node")
+    assert get(f"{node_url}/")["organization"] == "Node with New Name"
+    assert total(node_url) == 0
+    eventually(lambda: total(registry_url) == 50, "50 flows")
+    names = {one["url"]: one["organization"] for one in get(f"{registry_url}/map")["nodes"]}
+    assert names == {node_url: "Node with New Name", registry_url: "Registry", hybrid_url: "Mediaplus"}
+    assert total(hybrid_url) == 50
+
+    # Who leaves a registry still lists its own flows.
+    assert httpx.delete(f"{hybrid_url}/connect", timeout=20).status_code == 204
+    assert total(node_url) == 0
+    assert total(registry_url) == 0
+    assert total(hybrid_url) == 50

@@ -1,0 +1,48 @@
+"""Services for tests: free URLs, what they answer, and waiting for them: what another process knows is asked for."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+TIMEOUT = 60
+ASK_AGAIN = 0.05
+
+
+def free_urls(number: int) -> list[str]:
+    """URLs of this machine at which nothing listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return [f"http://localhost:{port}" for port in ports]
+
+
+def get(url: str) -> Any:
+    """The JSON that a service answers."""
+    return httpx.get(url, timeout=30).raise_for_status().json()
+
+
+def total(url: str) -> int:
+    """How many flows a service lists."""
+    return int(get(f"{url}/flows")["total"])
+
+
+def answers(url: str) -> bool:
+    """Whether it does."""
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def eventually(holds: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
+    """Ask until it holds."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, f"still not there: {what}"
+        time.sleep(ASK_AGAIN)
