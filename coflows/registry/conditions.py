@@ -21,6 +21,9 @@ _COMPARED = {
 }
 _OPPOSITE = {"!=": "=", "!~": "~"}
 _OF_NODE = {"broker": "coalesce(broker, '')", "status": "state"}
+_TEXTS = ("name", "organization", "author", "description", "tags")
+_PIECED = ("name", "author", "description")
+_PIECE, _MAX_PIECES = 3, 8
 Condition = tuple[str, list[str]]
 
 
@@ -46,9 +49,14 @@ def _joined(word: str, parts: list[Condition]) -> Condition:
 
 def _compare(tree: Compare) -> Condition:
     value = tree.value.casefold()
-    if tree.field in _COLUMNS:
-        return _COMPARED[tree.operator].format(_COLUMNS[tree.field]), [value]
+    if "\0" in value:
+        return ("1" if tree.operator in _OPPOSITE else "0"), []
     positive = _OPPOSITE.get(tree.operator, tree.operator)
+    if tree.field in _COLUMNS:
+        column = _COLUMNS[tree.field]
+        if positive == "~" and column in _PIECED and len(value) >= _PIECE:
+            return _contains(column, value, "NOT " if tree.operator in _OPPOSITE else "")
+        return _COMPARED[tree.operator].format(column), [value]
     how = "NOT IN" if tree.operator in _OPPOSITE else "IN"
     if tree.field == "tag":
         return f"flow {how} (SELECT flow FROM tags WHERE {_COMPARED[positive].format('folded')})", [value]
@@ -56,20 +64,35 @@ def _compare(tree: Compare) -> Condition:
     return f"node {how} (SELECT node FROM nodes WHERE {_COMPARED[positive].format(column)})", [value]
 
 
+def _contains(column: str, value: str, no: str) -> Condition:
+    """By the index of pieces, which finds where all are; then by looking whether they are one text."""
+    pieces = dict.fromkeys(value[at : at + _PIECE] for at in range(min(len(value) - _PIECE + 1, _MAX_PIECES)))
+    wanted = " AND ".join(_quoted(piece) for piece in pieces)
+    found = "flow IN (SELECT rowid FROM pieces WHERE pieces MATCH ?)"
+    return f"{no}({found} AND instr({column}, ?) > 0)", [wanted, value]
+
+
 def _words(words: list[Words]) -> Condition:
-    """Beginnings of words, by the index of words; signs that are no part of words are looked for as they are."""
-    indexed = [f'"{_spoken(one.text)}"*' for one in words if _spoken(one.text).strip()]
+    """Beginnings of words, by the index of words; single letters are words. Signs that are no part of words are looked
+    for as they are, and so are texts of several words once each word is found."""
+    wanted: list[str] = []
     parts: list[Condition] = []
-    if indexed:
-        parts.append(("flow IN (SELECT rowid FROM words WHERE words MATCH ?)", [" AND ".join(indexed)]))
     for one in words:
-        if not _spoken(one.text).strip():
-            sign = one.text.casefold().strip()
-            parts.append(("instr(name, ?) > 0 OR instr(description, ?) > 0", [sign, sign]))
-    return _joined(" AND ", parts)
+        text = one.text.casefold().replace("\0", " ").strip()
+        spoken = _spoken(text)
+        wanted += [_quoted(word) + ("*" if len(word) > 1 else "") for word in spoken]
+        if len(spoken) != 1 or spoken[0] != text:
+            parts.append((" OR ".join(f"instr({column}, ?) > 0" for column in _TEXTS), [text] * len(_TEXTS)))
+    found = "flow IN (SELECT rowid FROM words WHERE words MATCH ?)"
+    return _joined(" AND ", [*([(found, [" AND ".join(wanted)])] if wanted else []), *parts])
 
 
-def _spoken(text: str) -> str:
-    """What of a text the index of words has: letters, numbers and marks; the rest parts words."""
+def _quoted(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _spoken(text: str) -> list[str]:
+    """The words of a text as the index has them: letters, numbers and marks; the rest parts words."""
     return "".join(sign if unicodedata.category(sign)[0] in "LNM" or unicodedata.category(sign) == "Co" else " "
-                   for sign in text.casefold())  # fmt: skip
+                   for sign in text).split()  # fmt: skip

@@ -82,3 +82,8 @@ def first_problem(error: Exception) -> str:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
     return str(error).rstrip(".")
+
+
+def page_of(node_url: str, flow_id: str) -> str:
+    """Where a flow's page is when its node names none."""
+    return f"{node_url}/flows/{flow_id}"

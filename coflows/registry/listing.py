@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import OrderedDict
-from threading import Lock
+from array import array
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from coflows.registry.conditions import condition_of
 from coflows.registry.database import Database
-from coflows.registry.entry import FlowEntry
+from coflows.registry.entry import FlowEntry, page_of
 from coflows.registry.judging import GONE
+from coflows.registry.kept import Kept
 from coflows.registry.order import Key
-from coflows.registry.query import And, Tree
+from coflows.registry.query import And, Not, Tree
 
 Item = dict[str, Any]
 _COLUMNS = {"node": "node_url"}
 _SPARSE = 20
-"""Where a query finds less than one in so many, what it finds is sorted; else the order's index is gone through."""
-_MAX_COUNTS = 1000
+"""A query that finds less than one in so many finds few."""
+_FEW = 200
+"""Up to so many, it is quicker to find those of a page than all."""
 _ITEM = (
     "SELECT f.id, e.text, n.organization, n.url, n.user_id, n.broker, n.state FROM flows f "
     "JOIN entries e ON e.digest=f.digest JOIN nodes n ON n.node=f.node WHERE "
@@ -38,24 +40,33 @@ class Listing:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._lock = Lock()
-        self._counts: OrderedDict[Tree, int] = OrderedDict()
-        self._counted_at = -1
+        self._counts: Kept[Tree, int] = Kept(1000)
+        self._kept: Kept[tuple[Tree, tuple[Key, ...]], array[int]] = Kept(32)
 
     def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
         """Page ``p`` (from 0) of ``pp`` flows."""
         version = self._db.version
-        text, values = condition_of(query)
         with self._db.snapshot() as db:
             total = self._count(db, And(()), version)
             filtered = self._count(db, query, version)
-            if p * pp >= filtered:
+            first = p * pp
+            if first >= filtered:
                 return Found(total, filtered, [])
-            index = f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
-            table = "flows" if filtered * _SPARSE < total else f"flows INDEXED BY {index}"
-            sql = f"SELECT flow FROM {table} WHERE {text} ORDER BY {_ordered(order)} LIMIT ? OFFSET ?"
-            chosen = [flow for (flow,) in db.execute(sql, [*values, pp, p * pp])]
+            if first + pp <= _FEW and filtered > _FEW:
+                chosen: Sequence[int] = _flows(db, query, order, filtered * _SPARSE < total, pp, first)
+            else:
+                chosen = self._ordered(db, query, order, filtered * _SPARSE < total, version)[first : first + pp]
             return Found(total, filtered, _items(db, chosen))
+
+    def _ordered(
+        self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, version: int
+    ) -> Sequence[int]:
+        """All flows that the query finds, in order; kept until something changes, for the pages that come after."""
+        known = self._kept.get((query, order), version)
+        if known is None:
+            known = array("q", _flows(db, query, order, sparse))
+            self._kept.put((query, order), known, version, self._db.version)
+        return known
 
     def total(self) -> int:
         """How many flows there are."""
@@ -79,24 +90,29 @@ class Listing:
 
     def _count(self, db: sqlite3.Connection, query: Tree, version: int) -> int:
         """Counting takes as long as finding all; it is done once until something changes."""
-        with self._lock:
-            if self._counted_at != version:
-                self._counts.clear()
-                self._counted_at = version
-            known = self._counts.get(query)
-        if known is not None:
-            return known
-        text, values = condition_of(query)
-        number = int(db.execute(f"SELECT count(*) FROM flows WHERE {text}", values).fetchone()[0])
-        with self._lock:
-            if self._counted_at == version == self._db.version:
-                self._counts[query] = number
-                if len(self._counts) > _MAX_COUNTS:
-                    self._counts.popitem(last=False)
-        return number
+        known = self._counts.get(query, version)
+        if known is None:
+            if isinstance(query, Not):
+                known = self._count(db, And(()), version) - self._count(db, query.part, version)
+            else:
+                text, values = condition_of(query)
+                known = int(db.execute(f"SELECT count(*) FROM flows WHERE {text}", values).fetchone()[0])
+            self._counts.put(query, known, version, self._db.version)
+        return known
 
 
-def _ordered(order: tuple[Key, ...]) -> str:
+def _flows(
+    db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, limit: int = -1, offset: int = 0
+) -> list[int]:
+    """The flows that a query finds. Those that few match are sorted; else the order's index is gone through."""
+    index = f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
+    text, values = condition_of(query)
+    table = "flows" if sparse else f"flows INDEXED BY {index}"
+    sql = f"SELECT flow FROM {table} WHERE {text} ORDER BY {_order(order)} LIMIT ? OFFSET ?"
+    return [flow for (flow,) in db.execute(sql, [*values, limit, offset])]
+
+
+def _order(order: tuple[Key, ...]) -> str:
     """By the keys, then by name and id; a column that is there already adds nothing."""
     columns = [f"{_COLUMNS.get(key.field, key.field)} {'DESC' if key.down else 'ASC'}" for key in order]
     if all(key.field != "name" for key in order):
@@ -104,12 +120,8 @@ def _ordered(order: tuple[Key, ...]) -> str:
     return ", ".join([*columns, "id ASC"])
 
 
-def _items(db: sqlite3.Connection, flows: list[int]) -> list[Item]:
-    rows = {}
-    for flow in flows:
-        row = db.execute(f"{_ITEM} f.flow=?", (flow,)).fetchone()
-        rows[flow] = _item(row)
-    return [rows[flow] for flow in flows]
+def _items(db: sqlite3.Connection, flows: Sequence[int]) -> list[Item]:
+    return [_item(db.execute(f"{_ITEM} f.flow=?", (flow,)).fetchone()) for flow in flows]
 
 
 def _item(row: tuple[Any, ...]) -> Item:
@@ -122,7 +134,7 @@ def _item(row: tuple[Any, ...]) -> Item:
         "description": entry.description,
         "author": entry.author,
         "tags": entry.tags,
-        "url": entry.url or f"{node}/flows/{flow_id}",
+        "url": entry.url or page_of(node, flow_id),
         "node": node,
         "user_id": user_id,
         "flow_endpoint": entry.flow_endpoint,

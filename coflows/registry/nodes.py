@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coflows.registry.database import Database, next_log
-from coflows.registry.entry import FlowEntry, flow_id
+from coflows.registry.entry import FlowEntry, flow_id, page_of
 from coflows.registry.judging import GONE, OFFLINE, ONLINE, Known, Times
 from coflows.registry.record import Beat, Record
 from coflows.registry.signed import Signed
@@ -157,13 +157,13 @@ class Nodes:
         stay = offered & listed.keys() if keep else set()
         db.executemany("DELETE FROM flows WHERE flow=?", [(listed[one],) for one in listed.keys() - stay])
         for digest, text in self.entries([one for one in record.flows if one in offered - stay], db).items():
-            entry = FlowEntry.from_text(text)
-            folded = (entry.name, record.organization, entry.author, entry.url, record.url, record.user_id,
-                      entry.flow_endpoint or "", entry.description, "\n".join(entry.tags))  # fmt: skip
-            flow = db.execute(
-                _INSERT_FLOW,
-                (node, digest, flow_id(record.user_id, record.url, entry.key), *(one.casefold() for one in folded)),
-            ).lastrowid
+            entry = FlowEntry.model_validate_json(text)
+            known_as = flow_id(record.user_id, record.url, entry.key)
+            folded = (
+                *(entry.name, record.organization, entry.author, entry.url or page_of(record.url, known_as)),
+                *(record.url, record.user_id, entry.flow_endpoint or "", entry.description, "\n".join(entry.tags)),
+            )
+            flow = db.execute(_INSERT_FLOW, (node, digest, known_as, *(one.casefold() for one in folded))).lastrowid
             db.executemany(
                 "INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", [(tag.casefold(), flow, tag) for tag in entry.tags]
             )
