@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest.config import create_terminal_writer
@@ -25,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         writer = create_terminal_writer(config, sys.stderr)
         config.get_terminal_writer = lambda: writer  # type: ignore[method-assign]
+
+if TYPE_CHECKING:
+    from coflows.registry import RunningService
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -125,3 +129,19 @@ def start_worker(worker_processes: WorkerProcesses, broker_url: str, monkeypatch
     """Starts a worker of ``owner``'s on each broker in turn."""
     monkeypatch.setenv("COFLOWS_BROKER_URL", broker_url)
     return worker_processes.owners
+
+
+@pytest.fixture
+def serve(home: Path) -> Iterator[Callable[..., RunningService]]:
+    """``start_service``, of this machine and quick to beat; what it starts ends with the test."""
+    from coflows.registry import start_service
+
+    running: list[RunningService] = []
+
+    def start(loader: Any = None, **said: Any) -> RunningService:
+        running.append(start_service(loader, **{"url": "http://localhost:0", "heartbeat": 0.3, **said}))
+        return running[-1]
+
+    yield start
+    for service in reversed(running):
+        service.stop()

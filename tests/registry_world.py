@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import socket
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from coflows.registry import RunningService, run_service
+
+Serve = Callable[..., RunningService]
+"""Starts a service in this process; it ends with the test."""
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["coflows.registry.running"])
 TIMEOUT = 60
 ASK_AGAIN = 0.05
+
+
+def _run(home: str, said: dict[str, Any]) -> None:
+    os.environ["COFLOWS_HOME"] = home
+    run_service(**said)
+
+
+def run_process(home: Path, **said: Any) -> BaseProcess:
+    """``run_service`` in a process of its own, for the caller to end."""
+    said = {"heartbeat": 0.5, "screen_level": "ERROR", **said}
+    process = processes.Process(target=_run, args=(str(home), said))
+    process.start()
+    return process
 
 
 def free_urls(number: int) -> list[str]:

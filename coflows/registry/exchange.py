@@ -12,7 +12,7 @@ from typing import NamedTuple
 from coflows.errors import AccessDeniedError, CoflowsError, SerializationError
 from coflows.registry.database import Database
 from coflows.registry.entry import FlowEntry, digest_of
-from coflows.registry.judging import Known, Verdict, judge
+from coflows.registry.judging import GONE, Known, Verdict, judge
 from coflows.registry.nodes import Claim, Nodes
 from coflows.registry.options import Options
 from coflows.registry.page import MAX_ENTRIES, Offer, Page
@@ -91,6 +91,8 @@ class Exchange:
             if verdict not in (Verdict.RECORD, Verdict.BEAT):
                 return None
             beat.check(signed_beat)
+            if known is None or known.state == GONE:
+                self.check_place(beat.user_id, beat.url)
             if verdict is Verdict.BEAT:
                 record, signed_record = None, None
             elif record is not None and signed_record is not None:
@@ -116,7 +118,6 @@ class Exchange:
             raise AccessDeniedError(f"There are {self._options.max_nodes} nodes already; {record.url} is not taken.")
         if self._nodes.count(record.user_id) >= self._options.max_nodes_per_user:
             raise AccessDeniedError(f"User {record.user_id} has {self._options.max_nodes_per_user} nodes already.")
-        self.check_place(record.user_id, record.url)
 
     def check_place(self, user_id: str, url: str) -> None:
         """Raise AccessDeniedError when the URL is another user's: first come, until the URL itself says otherwise."""
@@ -133,8 +134,13 @@ class Exchange:
         verdict = self._judge(known, claim.record, claim.beat, now - claim.seen, now)
         if verdict is Verdict.RECORD:
             self._nodes.take_record(db, claim)
-            return True
-        return verdict is Verdict.BEAT and self._nodes.take_beat(db, claim)
+            changed = True
+        else:
+            changed = verdict is Verdict.BEAT and self._nodes.take_beat(db, claim)
+        if changed:
+            # Whose place it is was settled: others who claim it are not there.
+            self._nodes.vacate(db, claim.beat.url, claim.beat.user_id, now)
+        return changed
 
 
 def everything(_said: Record | Beat) -> bool:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-
-class _TooLargeError(Exception):
-    """More came than is taken."""
 
 
 class BodyLimit:
@@ -26,26 +23,17 @@ class BodyLimit:
         if not (told.isascii() and told.isdigit()) or int(told) > self._most:
             await self._refuse(scope, receive, send)
             return
-        size, begun = 0, False
+        size = 0
 
         async def counted() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._most:
-                raise _TooLargeError
+                raise HTTPException(413, f"At most {self._most} bytes are taken.", {"connection": "close"})
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, counted, noted)
-        except _TooLargeError:
-            if not begun:
-                await self._refuse(scope, receive, send)
+        await self._app(scope, counted, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = {"code": "message_too_large", "message": f"At most {self._most} bytes are taken.", "hint": ""}

@@ -14,7 +14,7 @@ from coflows.registry.signed import Signed
 
 _CHUNK = 500
 _INSERT_FLOW = (
-    "INSERT INTO flows (node, digest, id, name, organization, author, url, node_url, user_id, flow_endpoint, "
+    "INSERT OR IGNORE INTO flows (node, digest, id, name, organization, author, url, node_url, user_id, flow_endpoint, "
     "description, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
@@ -163,10 +163,14 @@ class Nodes:
                 *(entry.name, record.organization, entry.author, entry.url or page_of(record.url, known_as)),
                 *(record.url, record.user_id, entry.flow_endpoint or "", entry.description, "\n".join(entry.tags)),
             )
-            flow = db.execute(_INSERT_FLOW, (node, digest, known_as, *(one.casefold() for one in folded))).lastrowid
+            put = db.execute(_INSERT_FLOW, (node, digest, known_as, *(one.casefold() for one in folded)))
+            if put.rowcount < 1:
+                continue  # Two flows of a node under one key: the first one has it.
+            flow = put.lastrowid
             db.executemany(
                 "INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", [(tag.casefold(), flow, tag) for tag in entry.tags]
             )
+        db.execute("UPDATE nodes SET flows=(SELECT count(*) FROM flows WHERE node=?1) WHERE node=?1", (node,))
 
     def outdate(self, db: sqlite3.Connection) -> None:
         """Have the own record signed anew."""
@@ -183,6 +187,11 @@ class Nodes:
     def drop(self, db: sqlite3.Connection, via: str, now: float) -> int:
         """Let go of all nodes that this peer passed on last. They come back by a new beat."""
         found = db.execute("SELECT node FROM nodes WHERE via=? AND state<>? AND own=0", (via, GONE))
+        return self._let_go(db, [node for (node,) in found.fetchall()], now)
+
+    def vacate(self, db: sqlite3.Connection, url: str, user_id: str, now: float) -> int:
+        """Let go of nodes that other users claim to have at the URL of this one's."""
+        found = db.execute("SELECT node FROM nodes WHERE url=? AND user_id<>? AND state<>?", (url, user_id, GONE))
         return self._let_go(db, [node for (node,) in found.fetchall()], now)
 
     def sweep(self, db: sqlite3.Connection, now: float) -> bool:

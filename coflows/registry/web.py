@@ -40,6 +40,7 @@ _STATUS: tuple[tuple[type[CoflowsError], int], ...] = (
     (AccessDeniedError, 403),
     (StoreError, 503),
 )
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "message_too_large"}
 _PASSED_ON = ("origin", "forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
@@ -287,6 +288,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def refused(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        answer = told(error.status_code, "http", str(error.detail))
+        answer = told(error.status_code, _CODES.get(error.status_code, "http"), str(error.detail))
         answer.headers.update(error.headers or {})
         return answer

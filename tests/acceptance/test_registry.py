@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,18 +11,9 @@ import httpx
 import pytest
 import yaml
 
-from coflows.registry import run_service
-from tests.registry_world import answers, eventually, free_urls, get, total
+from tests.registry_world import answers, eventually, free_urls, get, run_process, total
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["coflows.registry.running"])
 Start = Callable[..., BaseProcess]
-SOON = {"heartbeat": 0.5, "screen_level": "ERROR"}
-
-
-def run(folder: str, said: dict[str, Any]) -> None:
-    os.environ["COFLOWS_HOME"] = folder
-    run_service(**said)
 
 
 @pytest.fixture
@@ -33,10 +22,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     running: list[BaseProcess] = []
 
     def begin(**said: Any) -> BaseProcess:
-        process = processes.Process(target=run, args=(str(tmp_path / "home"), {**SOON, **said}))
-        process.start()
-        running.append(process)
-        return process
+        running.append(run_process(tmp_path / "home", **said))
+        return running[-1]
 
     yield begin
     for process in running:
