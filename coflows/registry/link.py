@@ -146,6 +146,8 @@ class Link:
                     continue
                 self._fail(error)
             except Exception as error:  # A link that dies in silence would be worse.
+                if self._closed:
+                    return
                 logger.exception("%s: the connection to %s failed.", self._home.url, self.url)
                 self._fail(error)
             else:

@@ -36,6 +36,8 @@ from coflows.registry.urls import check_url
 logger = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 10.0
+CLOSE_SECONDS = 3.0
+"""For requests under way; what they would have told is told after a restart."""
 ANSWER_SECONDS = 60.0
 KEEP_PEERS = 14 * 86400.0
 
@@ -104,8 +106,9 @@ class Service:
             link.close()
         self._dialer.close()
         self._callback.close()
+        deadline = time.monotonic() + CLOSE_SECONDS
         for link in links:
-            link.join(self.options.timeout)
+            link.join(max(deadline - time.monotonic(), 0.0))
         self._keeper.join()
         self._db.close()
 
