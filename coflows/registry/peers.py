@@ -72,16 +72,15 @@ class Peers:
             (asker.user_id, asker.url, asker.number, now),
         )
 
-    def connect(
-        self, db: sqlite3.Connection, user_id: str, url: str, organization: str, role: str, fresh: bool
-    ) -> None:
+    def connect(self, db: sqlite3.Connection, asker: Asker, organization: str, role: str, fresh: bool) -> Peer:
         """Note that a peer is connected, and what it is; with ``fresh``, its log is taken in from the start."""
+        who = (asker.user_id, asker.url)
         db.execute(
-            "UPDATE peers SET connected=1, organization=?, role=? WHERE user_id=? AND url=?",
-            (organization, role, user_id, url),
+            "UPDATE peers SET connected=1, organization=?, role=? WHERE user_id=? AND url=?", (organization, role, *who)
         )
         if fresh:
-            self.move(db, user_id, url, "", Cursor())
+            self.move(db, *who, "", Cursor())
+        return _peer(db.execute(f"SELECT {_PEER} FROM peers WHERE user_id=? AND url=?", who).fetchone())
 
     def disconnect(self, db: sqlite3.Connection, user_id: str, url: str) -> bool:
         """Note that a peer left; False when it was not there. Its number stays, so that it cannot be replayed."""

@@ -253,7 +253,7 @@ def _check_owner(service: Service, request: Request, asked: Asker | None) -> Non
     """The owner signs; or, when the service is for this machine alone, is on it himself: not a page in his browser, and
     nobody behind a proxy."""
     if asked is not None and asked.user_id == service.identity.user_id and not asked.url:
-        service.own_request(asked)
+        service.reception.once(asked)
         return
     client = request.client.host if request.client else ""
     here = service.options.local and is_loopback(client) and is_loopback(request.url.hostname or "")
