@@ -58,10 +58,12 @@ def _kinds(flows: int, words: list[str], chance: random.Random) -> dict[str, Cal
 
     def search() -> str:
         one, other = chance.choices(words, k=2)
-        query = chance.choice(
-            (one, one[:3], f"{one} {other}", f'name ~ "{one[1:4]}"', f'description ~ "{one}"', f'@tag("{one}")',
-             f'{one} and not author ~ "{chance.randrange(100)}"', f'name ~ "{one}" or author = "author {chance.randrange(500)}"')
-        )  # fmt: skip
+        author = chance.randrange(500)
+        queries = (
+            *(one, one[:3], f"{one} {other}", f'name ~ "{one[1:4]}"', f'description ~ "{one}"', f'@tag("{one}")'),
+            *(f'{one} and not author ~ "{author}"', f'name ~ "{one}" or author = "author {author}"'),
+        )
+        query = chance.choice(queries)
         return str(httpx.URL("/flows", params={"q": query, "by": chance.choice(ORDERS)}))
 
     return {"a page": page, "a search": search}

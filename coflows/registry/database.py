@@ -22,7 +22,8 @@ CREATE TABLE nodes (
     sequence INTEGER NOT NULL, record TEXT NOT NULL, record_signature TEXT NOT NULL, record_log INTEGER NOT NULL,
     beat INTEGER NOT NULL, beat_text TEXT NOT NULL, beat_signature TEXT NOT NULL, beat_log INTEGER NOT NULL,
     seen REAL NOT NULL, via TEXT NOT NULL, withdrawn INTEGER NOT NULL, flows INTEGER NOT NULL,
-    organization TEXT NOT NULL, broker TEXT, UNIQUE (user_id, url)
+    organization TEXT NOT NULL, broker TEXT, registry INTEGER NOT NULL, feed INTEGER NOT NULL, connect TEXT NOT NULL,
+    UNIQUE (user_id, url)
 );
 CREATE INDEX nodes_by_url ON nodes (url);
 CREATE INDEX nodes_by_record ON nodes (record_log);

@@ -17,6 +17,9 @@ from coflows.registry.urls import REACHES, check_url, is_loopback, may_dial
 
 MAX_ANSWER = 64 * 2**20
 CONNECT_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 2.0
+"""Connections are few at who is asked; those that rest are closed."""
+MAX_CONNECTIONS = 200
 
 
 class Dialer:
@@ -27,7 +30,8 @@ class Dialer:
         self.reach = frozenset(reach)
         self._timeout = timeout
         limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-        self._http = httpx.Client(timeout=limits, trust_env=False, follow_redirects=False)
+        idle = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_SECONDS)
+        self._http = httpx.Client(timeout=limits, limits=idle, trust_env=False, follow_redirects=False)
 
     def request(
         self, method: str, url: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -54,7 +58,7 @@ class Dialer:
                 content = self._content(response, place.url, deadline)
             finally:
                 response.close()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:  # The last: it was closed meanwhile.
             raise RegistryUnavailableError(
                 f"{place.url} does not answer: {str(error) or type(error).__name__}.",
                 hint="Is the service running there? `coflows registry run` starts one.",

@@ -119,6 +119,15 @@ class Exchange:
         if self._nodes.count(record.user_id) >= self._options.max_nodes_per_user:
             raise AccessDeniedError(f"User {record.user_id} has {self._options.max_nodes_per_user} nodes already.")
 
+    def check_clock(self, offer: Offer) -> None:
+        """Raise AccessDeniedError when what is said now would be taken for older than anything that counts."""
+        beat = Beat.read(offer.beat.signed)
+        if self._judge(None, None, beat, 0.0, time.time()) is Verdict.STALE:
+            raise AccessDeniedError(
+                f"By its clock, {beat.url} was there {time.time() - beat.beat / 1000:.0f} s ago.",
+                hint="Is the clock of its machine right?",
+            )
+
     def check_place(self, user_id: str, url: str) -> None:
         """Raise AccessDeniedError when the URL is another user's: first come, until the URL itself says otherwise."""
         holder = self._own[0] if url == self._own[1] else self._nodes.holder(url)

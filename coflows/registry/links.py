@@ -57,8 +57,8 @@ class Links:
                 return
         link.wake(begin_anew=True)
 
-    def leave(self, url: str | None) -> None:
-        """Leave a registry, or all. Waits some seconds; who does not hear it then is told later."""
+    def leave(self, url: str | None) -> list[str]:
+        """Leave a registry, or all; gives which. Waits some seconds; who does not hear it then is told later."""
         links = [link for link in self._all() if url in (None, link.url)]
         for link in links:
             self._keep(link.known._replace(wanted=False))
@@ -68,6 +68,7 @@ class Links:
         with self._lock:
             for link in links:
                 self._links.pop(link.url, None)
+        return [link.url for link in links]
 
     def wake(self) -> None:
         """There is something to pass on."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coflows.registry.database import Database, next_log
 from coflows.registry.entry import FlowEntry, flow_id, page_of
@@ -30,6 +32,19 @@ class Claim:
     seen: float
     via: str
     """The URL of the peer that passed it on; "" for the service's own node."""
+
+
+class NodeListed(NamedTuple):
+    """A node, as the map shows it."""
+
+    url: str
+    organization: str
+    user_id: str
+    registry: bool
+    feed: bool
+    state: str
+    flows: int
+    connect: list[str]
 
 
 class Nodes:
@@ -64,10 +79,17 @@ class Nodes:
         where, values = ("", ()) if user_id is None else (" WHERE user_id=?", (user_id,))
         return int(self._db.read().execute(f"SELECT count(*) FROM nodes{where}", values).fetchone()[0])
 
-    def records(self) -> list[tuple[Record, str]]:
-        """The records and states of all nodes that are not gone, by URL."""
-        rows = self._db.read().execute("SELECT record, state FROM nodes WHERE state<>? ORDER BY url, user_id", (GONE,))
-        return [(Record.model_validate_json(text), state) for text, state in rows]
+    def listed(self) -> list[NodeListed]:
+        """All nodes that are not gone, by URL."""
+        rows = self._db.read().execute(
+            "SELECT url, organization, user_id, registry, feed, state, flows, connect FROM nodes WHERE state<>? "
+            "ORDER BY url, user_id",
+            (GONE,),
+        )
+        return [
+            NodeListed(url, organization, user_id, bool(registry), bool(feed), state, flows, json.loads(connect))
+            for url, organization, user_id, registry, feed, state, flows, connect in rows
+        ]
 
     def own_record(self, db: sqlite3.Connection) -> Record | None:
         """The record of the service's own node, unless it has to be signed anew."""
@@ -76,9 +98,9 @@ class Nodes:
 
     def missing(self, digests: Iterable[str]) -> list[str]:
         """Those of the entries that are not here, each once."""
-        wanted = list(dict.fromkeys(digests))
-        there = self.entries(wanted)
-        return [digest for digest in wanted if digest not in there]
+        known = self._db.read()
+        sql = "SELECT 1 FROM entries WHERE digest=?"
+        return [one for one in dict.fromkeys(digests) if known.execute(sql, (one,)).fetchone() is None]
 
     def entries(self, digests: Sequence[str], db: sqlite3.Connection | None = None) -> dict[str, str]:
         """The texts of those entries that are here."""
@@ -122,6 +144,9 @@ class Nodes:
             "flows": len(record.flows),
             "broker": record.broker,
             "organization": record.organization,
+            "registry": record.registry,
+            "feed": record.feed,
+            "connect": json.dumps(record.connect),
         }
         names = [*values, "user_id", "url"]
         node, before = db.execute(
@@ -141,8 +166,8 @@ class Nodes:
         node, state, text, record_log = row
         log = next_log(db)
         db.execute(
-            "UPDATE nodes SET beat=?, beat_text=?, beat_signature=?, beat_log=?, seen=?, state=?, via=?, record_log=? "
-            "WHERE node=?",
+            "UPDATE nodes SET beat=?, beat_text=?, beat_signature=?, beat_log=?, seen=max(seen, ?), state=?, via=?, "
+            "record_log=? WHERE node=?",
             (beat.beat, signed.text, signed.signature, log, claim.seen, ONLINE, claim.via,
              log if state == GONE else record_log, node),
         )  # fmt: skip

@@ -64,7 +64,7 @@ class Options(BaseModel):
     max_nodes: Annotated[int, Field(ge=1)] = 10_000
     max_nodes_per_user: Annotated[int, Field(ge=1)] = 100
     max_flows_per_node: Annotated[int, Field(ge=0, le=10_000)] = 10_000
-    max_connections: Annotated[int, Field(ge=1)] = 512
+    max_connections: Annotated[int, Field(ge=1)] = 1000
 
     @field_validator("url")
     @classmethod

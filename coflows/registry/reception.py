@@ -44,6 +44,7 @@ class Reception:
         record = Record.read(said.offer.record.signed).check(said.offer.record.signed)
         if (record.user_id, record.url) != (asker.user_id, asker.url) or record.url == options.url:
             raise AccessDeniedError(f"The record of {record.url} is not that of {asker.url}, which connects.")
+        self._exchange.check_clock(said.offer)
         try:
             self._exchange.check_place(record.user_id, record.url)
         except AccessDeniedError as error:

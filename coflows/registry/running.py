@@ -26,7 +26,7 @@ from coflows.registry.web import make_app
 logger = logging.getLogger(__name__)
 
 MAX_LOG_BYTES = 10 * 2**20
-KEEP_ALIVE_SECONDS = 30
+KEEP_ALIVE_SECONDS = 5
 POLL_SECONDS = 0.01
 
 
@@ -77,6 +77,7 @@ def run_service(
         # The web server shuts down by itself, and then passes the signal on to whoever had it before.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None
         try:
+            hosted.start()
             hosted.serve()
         except KeyboardInterrupt:
             pass
@@ -91,6 +92,11 @@ class RunningService:
 
     def __init__(self, loader: Loader, said: dict[str, Any]) -> None:
         self._hosted = _Hosted(loader, said)
+        try:
+            self._hosted.start()
+        except BaseException:
+            self._hosted.close()
+            raise
         self._thread = threading.Thread(target=self._hosted.serve, name="coflows-http", daemon=True)
         self._thread.start()
         while not self._hosted.ready:
@@ -185,10 +191,13 @@ class _Hosted:
         """Whether it answers."""
         return bool(self._server.started)
 
-    def serve(self) -> None:
-        """Until it is stopped, or, in the main thread, by a signal."""
+    def start(self) -> None:
+        """Begin; who connects now is answered once ``serve`` runs."""
         self.service.start()
         logger.info("%s: %s startup complete.", self.options.url, self.options.role)
+
+    def serve(self) -> None:
+        """Until it is stopped, or, in the main thread, by a signal."""
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
@@ -245,7 +254,8 @@ def _bound(options: Options) -> tuple[socket.socket, Options]:
     host = "127.0.0.1" if host == "localhost" else host
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.socket(info[0], socket.SOCK_STREAM)
+        # With its protocol, or asyncio would not send what is small at once.
+        bound = socket.socket(*info[:3])
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(info[4])

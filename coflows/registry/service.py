@@ -15,7 +15,7 @@ from coflows.errors import CoflowsError
 from coflows.identity.keys import Identity
 from coflows.registry.callback import Callback
 from coflows.registry.change_log import ChangeLog
-from coflows.registry.database import Database, next_number
+from coflows.registry.database import Database
 from coflows.registry.dialing import Dialer
 from coflows.registry.exchange import Exchange, Source, everything
 from coflows.registry.judging import Times, state_of
@@ -24,6 +24,7 @@ from coflows.registry.links import Links
 from coflows.registry.listing import Listing
 from coflows.registry.messages import Announcement, Welcome
 from coflows.registry.nodes import Nodes
+from coflows.registry.numbers import Numbers
 from coflows.registry.options import Options
 from coflows.registry.own_node import OwnNode
 from coflows.registry.page import Cursor, Offer, Page, Update, Updated
@@ -58,7 +59,8 @@ class Service:
         self.listing = Listing(self._db)
         self._own = OwnNode(self._db, self._nodes, self._change_log, options, identity, source)
         self._dialer = Dialer(options.timeout)
-        self._callback = Callback(Dialer(options.timeout, options.callback_reach), self.headers)
+        self._numbers = Numbers(self._db)
+        self._callback = Callback(options.timeout, options.callback_reach, self.headers)
         me = (identity.user_id, self.url)
         self._exchange = Exchange(self._db, self._nodes, options, me, self._callback.user_at)
         self.reception = Reception(self._db, self._nodes, self._peers, self._exchange, options, identity.user_id)
@@ -110,6 +112,7 @@ class Service:
             try:
                 with self._db.write() as db:
                     self._own.beat(db)
+                    self._numbers.keep(db)
                     silent = self._nodes.sweep(db, now)
                     self._nodes.forget_entries(db, now)
                     self._peers.forget(db, now - max(KEEP_PEERS, 2 * self.options.ttl))
@@ -132,7 +135,10 @@ class Service:
 
     def remove_links(self, url: str | None = None) -> None:
         """Leave a registry, or all; what this service offers is taken back there. Waits some seconds for that."""
-        self._links.leave(url)
+        left = self._links.leave(url)
+        with self._db.write() as db:
+            gone = sum(self._nodes.drop(db, one, time.time()) for one in left)
+        self._told(bool(gone))
         self.offer()
 
     def _offer_again(self) -> None:
@@ -170,9 +176,7 @@ class Service:
 
     def headers(self, to: str, method: str, path: str, body: bytes) -> dict[str, str]:
         """Those of a signed request."""
-        with self._db.write() as db:
-            number = next_number(db, "number")
-        return sign_request(self.identity, to, method, path, body, number, self.url)
+        return sign_request(self.identity, to, method, path, body, self._numbers.next(), self.url)
 
     def own_offer(self) -> Offer:
         """What this service says of itself."""
@@ -243,22 +247,22 @@ class Service:
 
     def map(self) -> dict[str, Any]:
         """The nodes and who is connected to whom."""
-        records = self._nodes.records()
+        listed = self._nodes.listed()
         nodes = [
             {
-                "url": record.url,
-                "organization": record.organization,
-                "user_id": record.user_id,
-                "registry": record.registry,
-                "feed": record.feed,
-                "role": role_of(record.registry, record.feed),
-                "status": state,
-                "flows": len(record.flows),
-                "connect": record.connect,
+                "url": node.url,
+                "organization": node.organization,
+                "user_id": node.user_id,
+                "registry": node.registry,
+                "feed": node.feed,
+                "role": role_of(node.registry, node.feed),
+                "status": node.state,
+                "flows": node.flows,
+                "connect": node.connect,
             }
-            for record, state in records
+            for node in listed
         ]
-        connections = [{"source": record.url, "target": url} for record, _ in records for url in record.connect]
+        connections = [{"source": node.url, "target": url} for node in listed for url in node.connect]
         return {"url": self.url, "nodes": nodes, "connections": connections}
 
     def connections(self) -> dict[str, Any]:
