@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from coflows.registry import RunningService, run_service
+from tests.services.network import enter
 
 Serve = Callable[..., RunningService]
 """Starts a service in this process; it ends with the test."""
@@ -23,15 +24,17 @@ TIMEOUT = 60
 ASK_AGAIN = 0.05
 
 
-def _run(home: str, said: dict[str, Any]) -> None:
+def _run(home: str, place: str | None, said: dict[str, Any]) -> None:
     os.environ["COFLOWS_HOME"] = home
+    if place is not None:
+        enter(place)
     run_service(**said)
 
 
-def run_process(home: Path, **said: Any) -> BaseProcess:
-    """``run_service`` in a process of its own, for the caller to end."""
+def run_process(home: Path, place: str | None = None, **said: Any) -> BaseProcess:
+    """``run_service`` in a process of its own, for the caller to end; at a place of a network, when one is given."""
     said = {"heartbeat": 0.5, "screen_level": "ERROR", **said}
-    process = processes.Process(target=_run, args=(str(home), said))
+    process = processes.Process(target=_run, args=(str(home), place, said))
     process.start()
     return process
 
