@@ -1,5 +1,5 @@
-"""``python -m tests.chaos.federation``: half of many registries and nodes are killed or cut off; how long it takes after
-that until all registries say what the nodes offer."""
+"""``python -m tests.chaos.federation``: half of many registries and nodes are killed or cut off; how long it takes
+after that until all registries say what the nodes offer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,13 @@ class Federation:
             {"name": f"Flow {number}", "tags": [f"tag{number % 50}"], "author": f"{number % 10 or machine.generation}"}
             for number in range(machine.flows)
         ]
-        said: dict[str, Any] = {"registry": machine.registry, "feed": machine.registry, "retry": -1, "heartbeat": 1.0}
+        said: dict[str, Any] = {
+            "registry": machine.registry,
+            "feed": machine.registry,
+            "retry": -1,
+            "heartbeat": 1.0,
+            "timeout": 5,
+        }
         machine.process = run_process(
             machine.home,
             self._network.place(machine.number),
@@ -78,6 +84,7 @@ class Federation:
             organization=organization,
             connect=machine.connect,
             reach=["private"],
+            offline_after=4.0,
             **said,
         )
 
@@ -91,7 +98,7 @@ class Federation:
 
     def hurt(self) -> tuple[int, int]:
         """Half of the services: some are killed and started again with other flows, the others are cut off meanwhile.
-        Gives how many of each; ``heal`` ends it."""
+        Gives how many of each, once the others have noticed who is cut off; ``heal`` ends it."""
         hurt = self.chance.sample(self.machines, len(self.machines) // 2)
         killed = [machine for machine in hurt if self.chance.random() < 0.5]
         apart = [machine for machine in hurt if machine not in killed]
@@ -104,7 +111,15 @@ class Federation:
             self.start(machine)
         for machine in killed:
             eventually(lambda url=machine.url: answers(url), machine.url)  # type: ignore[misc]
+        for machine in self.machines:
+            if machine.registry and machine not in hurt:
+                eventually(lambda url=machine.url: self._missed(url, apart), f"who is cut off, at {machine.url}")  # type: ignore[misc]
         return len(killed), len(apart)
+
+    def _missed(self, url: str, apart: list[Machine]) -> bool:
+        """Whether a registry on this side takes all of those for offline."""
+        nodes = self._http.get(f"{url}/map").json()["nodes"]
+        return {node["url"] for node in nodes if node["status"] == "offline"} >= {machine.url for machine in apart}
 
     def heal(self) -> float:
         """End what was done; gives the seconds until all registries say what the nodes offer."""
