@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -11,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.registry_world import answers, eventually, free_urls, get, run_process, total
+from tests.registry_world import Serve, answers, eventually, free_urls, get, run_process, total
 
 Start = Callable[..., BaseProcess]
 
@@ -106,3 +108,43 @@ def test_the_seed(start: Start, tmp_path: Path) -> None:
     assert total(node_url) == 0
     assert total(registry_url) == 0
     assert total(hybrid_url) == 50
+
+
+def test_the_commands(serve: Serve, tmp_path: Path) -> None:
+    """Run by the command line, and commanded by its owner from elsewhere: it does not take unsigned commands."""
+    (url,) = free_urls(1)
+    path = loader(tmp_path / "node.yaml", 2, organization="Acme")
+    registry = serve(url="http://localhost:0")
+
+    def coflows(*words: str) -> str:
+        command = [sys.executable, "-m", "coflows.cli", "registry", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    listen = f"127.0.0.1:{url.rpartition(':')[2]}"
+    words = [
+        "--loader",
+        path,
+        "--url",
+        url,
+        "--listen",
+        listen,
+        "--no-registry",
+        "--no-feed",
+        "--screen-level",
+        "ERROR",
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "coflows.cli", "registry", "run", *words])
+    try:
+        eventually(lambda: answers(url), "the node")
+        assert httpx.post(f"{url}/connect", json={"url": registry.url}).status_code == 401
+        assert coflows("connect", registry.url, "--service", url).startswith(url)
+        eventually(lambda: total(registry.url) == 2, "its flows")
+        shown = coflows("show", "--service", url)
+        assert f"is a node of {registry.user_id} with 2 flows" in shown and f"{registry.url}: connected" in shown
+        assert "all registries" in coflows("disconnect", "--service", url)
+        assert total(registry.url) == 0 and total(url) == 2
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
