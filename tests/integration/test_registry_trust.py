@@ -133,6 +133,14 @@ def test_a_registry_cannot_change_what_it_passes_on(registry: str, alice: Strang
     lie = json.loads(taken.record.text) | {"organization": "Mallory"}
     changed = taken.model_copy(update={"record": SignedText(text=json.dumps(lie), signature=taken.record.signature)})
     assert relay.update(changed).status_code == 200
+    beats = {offer["beat"]["text"] for offer in httpx.get(f"{registry}/changes").json()["offers"]}
+    beat = Beat(user_id=alice.identity.user_id, url=alice.url, beat=alice.next())
+    assert relay.update(Offer(beat=SignedText.of(beat.sign(relay.identity)))).status_code == 200
+    assert beats >= {offer["beat"]["text"] for offer in httpx.get(f"{registry}/changes").json()["offers"]}
+    squatter = Stranger(registry, alice.url)
+    texts = {digest_of(FLOW.text()): FLOW.text()}
+    assert relay.update(squatter.offer([FLOW]), entries=texts).json()["missing"] == []
+    assert {one["user_id"] for one in httpx.get(f"{registry}/flows").json()["items"]} == {alice.identity.user_id}
     assert total(registry) == 1
     assert relay.update(taken).status_code == 200
     assert total(registry) == 0
