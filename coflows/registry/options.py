@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -50,12 +51,12 @@ class Options(BaseModel):
     reach: tuple[Literal["loopback", "private"], ...] = ()
     """What besides the public network it may dial when others name the URL. A service on this machine's loopback may
     dial others there."""
-    cache_data: str | None = None
+    cache_data: Path | None = None
     cache_reset: bool = False
     screen_level: str = "INFO"
-    log_file: str | None = None
+    log_file: Path | None = None
     log_file_level: str = "DEBUG"
-    exec_data: str | None = None
+    exec_data: Path | None = None
     timeout: Annotated[float, Field(gt=0, le=3600)] = 30
     retry: Annotated[int, Field(ge=-1)] = 9
     heartbeat: Annotated[float, Field(gt=0, le=3600)] = 5
