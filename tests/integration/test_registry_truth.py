@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,20 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, serve: Serv
         finally:
             process.kill()
             process.join()
+
+
+def test_the_time_in_which_a_registry_was_away_does_not_count(serve: Serve, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    registry = serve(cache_data=cache, offline_after=1.0, ttl=3.0)
+    node = serve({"flows": FLOWS}, connect=registry.url, **NODE)
+    eventually(lambda: total(registry.url) == 2, "the node's flows")
+    node.stop()
+    registry.stop()
+    with contextlib.closing(sqlite3.connect(cache)) as db, db:
+        db.execute("UPDATE nodes SET seen=seen-100")
+        db.execute("UPDATE facts SET value=value-100 WHERE name='alive'")
+    back = serve(cache_data=cache, offline_after=1.0, ttl=30.0)
+    eventually(lambda: get(f"{back.url}/flows?q=status=offline")["filtered"] == 2, "offline, not gone")
 
 
 def test_a_cache_has_one_service(serve: Serve, tmp_path: Path) -> None:
