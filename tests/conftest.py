@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
         writer = create_terminal_writer(config, sys.stderr)
         config.get_terminal_writer = lambda: writer  # type: ignore[method-assign]
 
+
 if TYPE_CHECKING:
     from coflows.registry import RunningService
 

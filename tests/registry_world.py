@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -15,6 +14,7 @@ import httpx
 
 from coflows.registry import RunningService, run_service
 from tests.services.network import enter
+from tests.services.processes import free_port
 
 Serve = Callable[..., RunningService]
 """Starts a service in this process; it ends with the test."""
@@ -41,11 +41,7 @@ def run_process(home: Path, place: str | None = None, **said: Any) -> BaseProces
 
 def free_urls(number: int) -> list[str]:
     """URLs of this machine at which nothing listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return [f"http://localhost:{port}" for port in ports]
+    return [f"http://localhost:{free_port()}" for _ in range(number)]
 
 
 def get(url: str) -> Any:

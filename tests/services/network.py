@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable
 
 from tests.services.netns import CLONE_NEWNET, _libc, _open_link, _up
+from tests.services.processes import reserve
 
 MASK = "255.255.255.0"
 OWN = 254
@@ -21,8 +22,7 @@ class Network:
     """Machines 1 to ``machines``, and this process as 254. Needs root; ends with ``close``, and with this process."""
 
     def __init__(self, machines: int) -> None:
-        # For tests of networks only.
-        self._prefix = f"198.{random.choice((18, 19))}.{random.randint(0, 255)}"
+        self._prefix, self._reserved = _free_net()
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         self._links = {OWN: _open_link(self.address(OWN), MASK)}
         self._spaces: dict[int, int] = {}
@@ -55,6 +55,7 @@ class Network:
         """Take all links away."""
         os.close(self._stopping)
         self._thread.join()
+        self._reserved.close()
         for descriptor in (self._home, self._stop, *self._spaces.values(), *self._links.values()):
             os.close(descriptor)
 
@@ -74,6 +75,15 @@ class Network:
                 if packet[0] >> 4 == 4 and packet[16:19] == prefix and sink in self._links and not parted:
                     with contextlib.suppress(OSError):
                         os.write(self._links[sink], packet)
+
+
+def _free_net() -> tuple[str, socket.socket]:
+    """What the addresses begin with, which no other tests have, and what holds them; for tests of networks only."""
+    while True:
+        prefix = f"198.19.{random.randint(0, 255)}"
+        held = reserve(f"net-{prefix}")
+        if held is not None:
+            return prefix, held
 
 
 def enter(place: str) -> None:
