@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.registry_world import Serve
 
-EXAMPLES = 25
+EXAMPLES = 10
 
 
 def test_made_up_requests_find_no_500(serve: Serve) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coflows.errors import QueryInvalidError
 from coflows.identity.keys import Identity
+from coflows.registry import listing
 from coflows.registry.database import Database
 from coflows.registry.entry import FlowEntry, digest_of
 from coflows.registry.judging import Times
@@ -200,7 +201,7 @@ def has_words(text: str, item: Item) -> bool:
     return found and (wanted == [plain(text)] or any(text in one for one in texts))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 @given(tree=trees())
 def test_what_is_listed_is_what_the_query_says(listed: Listed, tree: Tree) -> None:
     found = listed.listing.page(tree, parse_order(""), 1000, 0)
@@ -211,7 +212,12 @@ def test_what_is_listed_is_what_the_query_says(listed: Listed, tree: Tree) -> No
 
 @pytest.mark.parametrize("by", ["name", "name:d,author", "author", "organization:d,name", "node,author:d", "url:d"])
 @pytest.mark.parametrize("q", ["", "not name ~ reverse", "name = 'reverse reverse'"])
-def test_pages_are_the_whole_in_order(listed: Listed, by: str, q: str) -> None:
+@pytest.mark.parametrize("many", [3, 10_000])
+def test_pages_are_the_whole_in_order(
+    listed: Listed, by: str, q: str, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_FEW", 10)
+    monkeypatch.setattr(listing, "_MANY", many)
     order, query = parse_order(by), parse_query(q)
     whole = listed.listing.page(query, order, 1000, 0).items
     pages = [item for p in range(30) for item in listed.listing.page(query, order, 7, p).items]
