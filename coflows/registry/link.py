@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
@@ -16,7 +17,7 @@ from coflows.registry.backoff import delay
 from coflows.registry.dialing import Dialer
 from coflows.registry.entry import first_problem
 from coflows.registry.messages import Announcement, Welcome
-from coflows.registry.page import MAX_ENTRIES, Cursor, Entries, Offer, Page, Update, Updated, Wanted
+from coflows.registry.page import MAX_ENTRIES, MAX_ENTRIES_BYTES, Cursor, Entries, Offer, Page, Update, Updated, Wanted
 from coflows.registry.peers import LinkState
 
 logger = logging.getLogger(__name__)
@@ -221,7 +222,7 @@ class Link:
         while not self._closed:
             page = self._home.give(cursor)
             told = _read(Updated, self._ask("POST", "/update", Update(page=page, entries=entries)))
-            entries = self._home.entries(told.missing)
+            entries = _within(self._home.entries(told.missing))
             if told.missing and not entries:
                 raise RegistryError(f"{self.url} wants entries that are not here.")
             cursor = told.cursor
@@ -260,6 +261,18 @@ class Link:
         content = b"" if body is None else body.model_dump_json().encode()
         headers = {} if method == "GET" else self._home.headers(self.url, method, path, content)
         return self._dialer.request(method, self.url, path, content or None, headers)
+
+
+def _within(entries: dict[str, str]) -> dict[str, str]:
+    """As many of them as go into one request, and at least one."""
+    taken: dict[str, str] = {}
+    size = 0
+    for digest, text in entries.items():
+        size += len(json.dumps(text))
+        if taken and size > MAX_ENTRIES_BYTES:
+            break
+        taken[digest] = text
+    return taken
 
 
 def _read(model: type[Model], answer: Any) -> Model:

@@ -107,12 +107,13 @@ DEFAULTS = Options()
 def make_options(said: dict[str, Any], loaded: dict[str, Any], where: str = "the loader") -> Options:
     """What the caller says, as far as it is not the default, goes before what the loader says. Raises
     ConfigurationError."""
-    unknown = loaded.keys() - Options.model_fields.keys()
-    if unknown:
-        raise ConfigurationError(
-            f"{where} has {', '.join(sorted(map(str, unknown)))}, which no service knows.",
-            hint=f"It knows {', '.join(Options.model_fields)}.",
-        )
+    for place, values in ((where, loaded), ("the call", said)):
+        unknown = values.keys() - Options.model_fields.keys()
+        if unknown:
+            raise ConfigurationError(
+                f"{place} has {', '.join(sorted(map(str, unknown)))}, which no service knows.",
+                hint=f"It knows {', '.join(Options.model_fields)}.",
+            )
     given = {name: value for name, value in said.items() if value != getattr(DEFAULTS, name) and value is not None}
     try:
         return Options(**{**loaded, **given})

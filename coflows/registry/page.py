@@ -14,8 +14,10 @@ MAX_RECORDS = 100
 MAX_BEATS = 1000
 MAX_ENTRIES = 500
 MAX_RECORD_BYTES = 1_000_000
-MAX_PAGE_BYTES = 2_000_000
+MAX_PAGE_BYTES = 1_000_000
+MAX_ENTRIES_BYTES = 1_000_000
 MAX_BODY_BYTES = 4_000_000
+"""A page whose records and beats are as large as they may be, and its entries, are less."""
 
 LogId = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{16})?$")]
 EntryText = Annotated[str, StringConstraints(max_length=MAX_ENTRY_BYTES)]

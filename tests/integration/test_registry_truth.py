@@ -195,6 +195,18 @@ def test_the_time_in_which_a_registry_was_away_does_not_count(serve: Serve, tmp_
     eventually(lambda: get(f"{back.url}/flows?q=status=offline")["filtered"] == 2, "offline, not gone")
 
 
+def test_flows_of_which_much_is_said_go_over_in_parts(serve: Serve) -> None:
+    registry = serve()
+    schema = {"properties": {f"field{number}": {"description": "x" * 90} for number in range(200)}}
+    flows = [{"name": f"Flow {number}", "input_schema": {**schema, "number": number}} for number in range(250)]
+    node = serve({"flows": flows}, connect=registry.url, retry=0, **NODE)
+    node.wait_idle(60)
+    assert total(registry.url) == 250
+    pulling = serve(connect=registry.url, retry=0)
+    pulling.wait_idle(60)
+    assert total(pulling.url) == 250
+
+
 def test_a_cache_has_one_service(serve: Serve, tmp_path: Path) -> None:
     serve(cache_data=str(tmp_path / "cache"))
     with pytest.raises(ConfigurationError, match="another service"):
@@ -219,6 +231,12 @@ def test_loaders_that_are_wrong(serve: Serve, tmp_path: Path, text: str, said: s
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=said):
         serve(str(path))
+
+
+def test_arguments_that_are_wrong(serve: Serve) -> None:
+    for said in ({"colour": "red"}, {"heartbeat": 0}, {"pp": 3}, {"retry": -2}, {"connect": ["x"] * 3}):
+        with pytest.raises(ConfigurationError):
+            serve(**said)
 
 
 def test_a_loader_is_a_file_a_function_or_a_store(serve: Serve, home: Path, tmp_path: Path) -> None:
