@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from coflows.errors import ConfigurationError, StoreError
 
 VERSION = 1
 BUSY_SECONDS = 10
+WRITER_CACHE, READER_CACHE = 32_768, 4_096
+"""kB; every thread that reads has a connection."""
 
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -84,44 +89,32 @@ class Database:
     def __init__(self, path: Path, reset: bool = False) -> None:
         self.path = path
         self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._lock = threading.RLock()
         self._closed = False
         self.version = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._held = _hold(path.with_name(f"{path.name}.lock"))
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
             if reset:
                 for suffix in ("", "-wal", "-shm"):
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._writer = self._connection()
-            self._lock_file()
+            self._writer = self._connection(WRITER_CACHE)
             self._prepare()
         except (sqlite3.Error, OSError) as error:
-            raise ConfigurationError(
-                f"Cannot use the cache {path}: {error}.",
-                hint="Is another service using it? Give cache_data=FILE, or cache_reset=True to begin anew.",
-            ) from error
+            self._held.close()
+            raise _unusable(path, error) from error
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self, cache: int) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, cached_statements=256
         )
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-32768", "mmap_size=268435456"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"cache_size=-{cache}", "mmap_size=268435456"):
             connection.execute(f"PRAGMA {pragma}")
-        with self._lock:
-            self._open.append(connection)
         return connection
-
-    def _lock_file(self) -> None:
-        """One service a file: two would give out the same numbers."""
-        import fcntl
-
-        self._held = self.path.with_name(f"{self.path.name}.lock").open("w")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._held.close()
-            raise OSError(f"{self.path.name}.lock is held by another service") from error
 
     def _prepare(self) -> None:
         found = self._writer.execute("PRAGMA user_version").fetchone()[0]
@@ -149,13 +142,16 @@ class Database:
 
     def read(self) -> sqlite3.Connection:
         """This thread's connection for reading."""
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            if self._closed:
-                raise StoreError(f"The cache {self.path} is closed.")
-            connection = self._local.connection = self._connection()
-            connection.execute("PRAGMA query_only=1")
-        return connection
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = _Reader(self._connection(READER_CACHE))
+            reader.connection.execute("PRAGMA query_only=1")
+            with self._lock:
+                if self._closed:
+                    raise StoreError(f"The cache {self.path} is closed.")
+                self._readers.add(reader)
+            self._local.reader = reader
+        return reader.connection
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -176,9 +172,38 @@ class Database:
         """Let go of the file. Nobody may be reading any more."""
         with self._lock:
             self._closed = True
-            for connection in self._open:
-                connection.close()
+            for reader in list(self._readers):
+                reader.connection.close()
+            self._writer.close()
             self._held.close()
+
+
+class _Reader:
+    """A connection that closes when its thread ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
+def _hold(path: Path) -> IO[str]:
+    """One service a file: two would give out the same numbers."""
+    held = path.open("w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        raise OSError(f"{path} is held by another service") from error
+    return held
+
+
+def _unusable(path: Path, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"Cannot use the cache {path}: {error}.",
+        hint="Is another service using it? Give cache_data=FILE, or cache_reset=True to begin anew.",
+    )
 
 
 def next_log(db: sqlite3.Connection) -> int:

@@ -208,9 +208,10 @@ def test_flows_of_which_much_is_said_go_over_in_parts(serve: Serve) -> None:
 
 
 def test_a_cache_has_one_service(serve: Serve, tmp_path: Path) -> None:
-    serve(cache_data=str(tmp_path / "cache"))
+    service = serve({"flows": FLOWS}, cache_data=tmp_path / "cache")
     with pytest.raises(ConfigurationError, match="another service"):
-        serve(cache_data=str(tmp_path / "cache"))
+        serve(cache_data=tmp_path / "cache", cache_reset=True)
+    assert total(service.url) == 2
 
 
 @pytest.mark.parametrize(
