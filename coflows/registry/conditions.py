@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from coflows.registry.query import Compare, Not, Or, Tree, Words
+from coflows.registry.query import And, Compare, Not, Or, Tree, Words
 
 _COLUMNS = {
     **{
@@ -23,6 +23,7 @@ _OPPOSITE = {"!=": "=", "!~": "~"}
 _OF_NODE = {"broker": "coalesce(broker, '')", "status": "state"}
 _TEXTS = ("name", "organization", "author", "description", "tags")
 _PIECED = ("name", "author", "description")
+_INDEXED = ("name", "organization", "author", "url", "node", "user_id", "flow_endpoint", "id", "tag")
 _PIECE, _MAX_PIECES = 3, 8
 Condition = tuple[str, list[str]]
 
@@ -37,10 +38,29 @@ def condition_of(tree: Tree) -> Condition:
         text, values = condition_of(tree.part)
         return f"NOT ({text})", values
     if isinstance(tree, Or):
-        return _joined(" OR ", [condition_of(part) for part in tree.parts])
+        parts = [condition_of(part) for part in tree.parts]
+        return _joined(" OR ", parts) if not all(map(_by_index, tree.parts)) else _united(parts)
     words = [part for part in tree.parts if isinstance(part, Words)]
     others = [condition_of(part) for part in tree.parts if not isinstance(part, Words)]
     return _joined(" AND ", ([_words(words)] if words else []) + others) if tree.parts else ("1", [])
+
+
+def _by_index(tree: Tree) -> bool:
+    """Whether an index leads to what the tree finds, rather than a look at every flow."""
+    if isinstance(tree, Compare):
+        pieced = tree.operator == "~" and tree.field in _PIECED and len(tree.value.casefold()) >= _PIECE
+        return pieced or (tree.operator == "=" and tree.field in _INDEXED)
+    if isinstance(tree, And):
+        return any(map(_by_index, tree.parts))
+    if isinstance(tree, Or):
+        return all(map(_by_index, tree.parts))
+    return isinstance(tree, Words) and any(len(word) > 1 for word in _spoken(tree.text.casefold()))
+
+
+def _united(parts: list[Condition]) -> Condition:
+    """Any of them, each found by its own index."""
+    found = " UNION ALL ".join(f"SELECT flow FROM flows WHERE {text}" for text, _ in parts)
+    return f"flow IN ({found})", [value for _, values in parts for value in values]
 
 
 def _joined(word: str, parts: list[Condition]) -> Condition:
