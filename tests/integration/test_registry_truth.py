@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ import pytest
 from coflows import AtomicFlow, Client
 from coflows.errors import ConfigurationError
 from coflows.identity.home import Home
+from coflows.identity.keys import Identity
 from coflows.registry import Registry, RunningService
+from coflows.registry.entry import FlowEntry
 from coflows.serving import serve_flow, unserve_flow
+from tests.registry_stranger import Stranger
 from tests.registry_world import Serve, answers, eventually, free_urls, get, run_process, total
 
 FLOWS = [{"name": "One", "tags": ["A"]}, {"name": "Two", "tags": ["a"]}]
@@ -162,23 +167,31 @@ def test_a_node_that_lost_its_cache_is_believed(serve: Serve) -> None:
     eventually(lambda: total(registry.url) == 1, "what it offers now")
 
 
-def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, serve: Serve) -> None:
-    """A registry is killed while nodes change what they offer; what a node was told is taken is there when it is back,
-    before the node says it again."""
-    url, nowhere = free_urls(2)
-    for known in (0, 1):
-        process = run_process(tmp_path / "home", url=url, cache_data=str(tmp_path / "registry.db"))
+def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
+    """A registry is killed in the midst of what a node tells it; what it said it had taken, it has when it is back."""
+    (url,) = free_urls(1)
+    user, taken, chance = Identity.generate(), 0, random.Random(1)
+    for _ in range(3):
+        process = run_process(tmp_path / "home", url=url, cache_data=tmp_path / "registry.db")
         try:
             eventually(lambda: answers(url), "the registry")
-            assert total(url) == known
-            flows = [{"name": f"Flow {number}"} for number in range(known + 1)]
-            node = serve({"flows": flows}, url=nowhere, connect=url, **NODE)
-            node.wait_idle(30)
-            process.kill()
-            node.stop()
+            flows = get(f"{url}/flows")["items"]
+            assert not taken or (len(flows) == 1 and int(flows[0]["author"]) >= taken)
+            node = Stranger(url, "http://node.example", user)
+            assert node.connect().status_code == 200
+            killer = threading.Timer(chance.uniform(0.1, 0.6), process.kill)
+            killer.start()
+            with contextlib.suppress(httpx.TransportError):
+                while True:
+                    next_one = taken + 1
+                    told = node.publish([FlowEntry(key="flow", name="Flow", author=str(next_one))])
+                    assert told.json()["missing"] == []
+                    taken = next_one
+            killer.join()
         finally:
             process.kill()
             process.join()
+    assert taken
 
 
 def test_the_time_in_which_a_registry_was_away_does_not_count(serve: Serve, tmp_path: Path) -> None:
