@@ -35,6 +35,33 @@ class AddressRefusedError(RegistryError):
     code = "address_refused"
 
 
+class FlowNotListedError(RegistryError):
+    """No registry that was asked lists a flow of that name."""
+
+    code = "flow_not_listed"
+    exit_code = 7
+
+
+class FlowAmbiguousError(RegistryError):
+    """Several users offer a flow of that name; the text lists them."""
+
+    code = "flow_ambiguous"
+    exit_code = 7
+
+
+class FlowOfflineError(RegistryError):
+    """The node of who offers the flow has not been heard of lately."""
+
+    code = "flow_offline"
+
+
+class ProofInvalidError(RegistryError):
+    """A registry says what the user whom it names has not signed."""
+
+    code = "proof_invalid"
+    exit_code = 8
+
+
 class QueryInvalidError(CoflowsError, ValueError):
     """A query, or an order, that does not parse; ``position`` counts its characters from 0."""
 

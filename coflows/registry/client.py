@@ -38,6 +38,10 @@ class Registry:
         """A flow by its id."""
         return self._get(f"/flows/{quote(flow_id, safe='')}")
 
+    def proof(self, flow_id: str) -> dict[str, Any]:
+        """The signed record of the node that offers the flow, and the flow's entry in it."""
+        return self._get(f"/flows/{quote(flow_id, safe='')}/proof")
+
     def counts(self) -> dict[str, Any]:
         """How many flows there are, of each organization and with each tag."""
         return self._get("/counts")

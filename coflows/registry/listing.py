@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from coflows.registry.conditions import condition_of
 from coflows.registry.database import Database
-from coflows.registry.entry import FlowEntry, page_of
+from coflows.registry.entry import FlowEntry
+from coflows.registry.item import Item, item_of
 from coflows.registry.judging import GONE
 from coflows.registry.kept import Kept
 from coflows.registry.order import Key
+from coflows.registry.page import SignedText
+from coflows.registry.proof import Proof
 from coflows.registry.query import And, Not, Tree
 
-Item = dict[str, Any]
 _COLUMNS = {"node": "node_url"}
 _SPARSE = 20
 """A query that finds less than one in so many finds few."""
@@ -83,6 +85,19 @@ class Listing:
         row = self._db.read().execute(f"{_ITEM} f.id=?", (flow_id,)).fetchone()
         return None if row is None else _item(row)
 
+    def proof(self, flow_id: str) -> Proof | None:
+        """What shows that its user offers it."""
+        row = (
+            self._db.read()
+            .execute(
+                "SELECT n.record, n.record_signature, e.text FROM flows f JOIN entries e ON e.digest=f.digest "
+                "JOIN nodes n ON n.node=f.node WHERE f.id=?",
+                (flow_id,),
+            )
+            .fetchone()
+        )
+        return None if row is None else Proof(record=SignedText(text=row[0], signature=row[1]), entry=row[2])
+
     def counts(self) -> Item:
         """How many flows there are, of each organization and with each tag."""
         with self._db.snapshot() as db:
@@ -146,21 +161,5 @@ def _items(db: sqlite3.Connection, flows: Sequence[int]) -> list[Item]:
 
 
 def _item(row: tuple[Any, ...]) -> Item:
-    flow_id, text, organization, node, user_id, broker, state = row
-    entry = FlowEntry.model_validate_json(text)
-    return {
-        "id": flow_id,
-        "name": entry.name,
-        "organization": organization,
-        "description": entry.description,
-        "author": entry.author,
-        "tags": entry.tags,
-        "url": entry.url or page_of(node, flow_id),
-        "node": node,
-        "user_id": user_id,
-        "flow_endpoint": entry.flow_endpoint,
-        "broker": broker,
-        "status": state,
-        "input_schema": entry.input_schema,
-        "output_schema": entry.output_schema,
-    }
+    flow_id, text, *said = row
+    return item_of(flow_id, FlowEntry.model_validate_json(text), *said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi import Path as PathPart
@@ -25,6 +25,7 @@ from coflows.registry.limits import BodyLimit
 from coflows.registry.messages import Announcement, Target, Welcome
 from coflows.registry.order import parse_order
 from coflows.registry.page import MAX_BODY_BYTES, Cursor, Entries, Page, Update, Updated, Wanted
+from coflows.registry.proof import Proof
 from coflows.registry.query import MAX_QUERY, parse_query
 from coflows.registry.record import MAX_NUMBER
 from coflows.registry.requests import FROM, SIGNATURE, Asker, check_request
@@ -32,6 +33,7 @@ from coflows.registry.service import Service
 from coflows.registry.urls import check_url, is_loopback
 
 MAX_PAGE = 1000
+T = TypeVar("T")
 _STATUS: tuple[tuple[type[CoflowsError], int], ...] = (
     (NameInvalidError, 400),
     (QueryInvalidError, 400),
@@ -172,15 +174,23 @@ def _add_listing(app: FastAPI, service: Service) -> None:
     @app.get("/flows/{flow_id}", response_model=Item)
     def flow(flow_id: Annotated[str, PathPart(max_length=200)]) -> Any:
         """A flow."""
-        found = service.listing.find(flow_id)
-        if found is None:
-            raise EndpointNotFoundError(f"There is no flow {flow_id[:80]!r}.", hint="GET /flows lists them.")
-        return found
+        return _there(flow_id, service.listing.find(flow_id))
+
+    @app.get("/flows/{flow_id}/proof", response_model=Proof)
+    def proof(flow_id: Annotated[str, PathPart(max_length=200)]) -> Any:
+        """What shows that its user offers it: the record of his node, as he signed it, and the entry in it."""
+        return _there(flow_id, service.listing.proof(flow_id))
 
     @app.get("/counts", response_model=Counts)
     def counts() -> Any:
         """How many flows there are."""
         return service.listing.counts()
+
+
+def _there(flow_id: str, found: T | None) -> T:
+    if found is None:
+        raise EndpointNotFoundError(f"There is no flow {flow_id[:80]!r}.", hint="GET /flows lists them.")
+    return found
 
 
 def _add_exchange(app: FastAPI, service: Service) -> None:
