@@ -15,7 +15,7 @@ from _pytest.config import create_terminal_writer
 
 from coflows import Client, start_users
 from coflows.identity.home import Home
-from tests.services import postgres, rabbitmq
+from tests.services import chromium, postgres, rabbitmq
 from tests.services.install import ServiceMissingError
 from tests.services.processes import MARKER, Lair, command_of, processes_with
 from tests.worker_processes import StartWorker, WorkerProcesses
@@ -42,6 +42,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             rabbitmq.binaries()
         if "postgres" in wanted:
             postgres.binaries()
+    with contextlib.suppress(ServiceMissingError):
+        if "browser" in wanted:
+            chromium.binary()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,6 +30,7 @@ from coflows.registry.query import MAX_QUERY, parse_query
 from coflows.registry.record import MAX_NUMBER
 from coflows.registry.requests import FROM, SIGNATURE, Asker, check_request
 from coflows.registry.service import Service
+from coflows.registry.site import Site
 from coflows.registry.urls import check_url, is_loopback
 
 MAX_PAGE = 1000
@@ -141,6 +142,7 @@ def make_app(service: Service) -> FastAPI:
     _add_listing(app, service)
     _add_exchange(app, service)
     app.add_middleware(BodyLimit, most=MAX_BODY_BYTES)
+    app.add_middleware(Site)
     return app
 
 
