@@ -21,7 +21,7 @@ _COMPARED = {
 }
 _OPPOSITE = {"!=": "=", "!~": "~"}
 _OF_NODE = {"broker": "coalesce(broker, '')", "status": "state"}
-_TEXTS = ("name", "organization", "author", "description", "tags")
+_TEXTS = ("name", "organization", "author", "description", "tags", "flow_endpoint")
 _PIECED = ("name", "author", "description")
 _INDEXED = ("name", "organization", "author", "url", "node", "user_id", "flow_endpoint", "id", "tag")
 _PIECE, _MAX_PIECES = 3, 8

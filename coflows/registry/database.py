@@ -54,19 +54,22 @@ CREATE TABLE tags (
 ) WITHOUT ROWID;
 CREATE INDEX tags_by_flow ON tags (flow);
 CREATE VIRTUAL TABLE words USING fts5 (
-    name, organization, author, description, tags, content='flows', content_rowid='flow', prefix='2 3', detail=none
+    name, organization, author, description, tags, flow_endpoint, content='flows', content_rowid='flow',
+    prefix='2 3', detail=none
 );
 CREATE VIRTUAL TABLE pieces USING fts5 (
     name, author, description, content='flows', content_rowid='flow', tokenize='trigram', detail=none
 );
 CREATE TRIGGER flows_in AFTER INSERT ON flows BEGIN
-    INSERT INTO words (rowid, name, organization, author, description, tags)
-    VALUES (new.flow, new.name, new.organization, new.author, new.description, new.tags);
+    INSERT INTO words (rowid, name, organization, author, description, tags, flow_endpoint)
+    VALUES (new.flow, new.name, new.organization, new.author, new.description, new.tags, new.flow_endpoint);
     INSERT INTO pieces (rowid, name, author, description) VALUES (new.flow, new.name, new.author, new.description);
 END;
 CREATE TRIGGER flows_out AFTER DELETE ON flows BEGIN
-    INSERT INTO words (words, rowid, name, organization, author, description, tags)
-    VALUES ('delete', old.flow, old.name, old.organization, old.author, old.description, old.tags);
+    INSERT INTO words (words, rowid, name, organization, author, description, tags, flow_endpoint)
+    VALUES (
+        'delete', old.flow, old.name, old.organization, old.author, old.description, old.tags, old.flow_endpoint
+    );
     INSERT INTO pieces (pieces, rowid, name, author, description)
     VALUES ('delete', old.flow, old.name, old.author, old.description);
     DELETE FROM tags WHERE flow = old.flow;

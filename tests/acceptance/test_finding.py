@@ -303,7 +303,7 @@ def test_find_leaves_out_what_is_not_signed(
     world: World, lying: Callable[[Lie], str], coflows: Callable[..., tuple[int, str, str]]
 ) -> None:
     url = lying(changed(world.alice.user_id, world.bob.user_id))
-    code, out, err = coflows("find", f"flow_endpoint = {REVERSE}", "--registry", url)
+    code, out, err = coflows("find", REVERSE, "--registry", url)
     assert code == 0 and REVERSE not in out and "Left out" in err
 
 

@@ -138,7 +138,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listed]:
                 author=WORDS[one % 4],
                 description=" ".join(WORDS[(one * number + part) % 11] for part in range(4)),
                 tags=list(dict.fromkeys([WORDS[one % 5], WORDS[number]])),
-                flow_endpoint=f"flow{one}" if one % 2 else None,
+                flow_endpoint=f"under_{one}" if one % 2 else None,
             )
             for one in range(40)
         ]
@@ -190,7 +190,7 @@ def plain(text: str) -> str:
 
 def has_words(text: str, item: Item) -> bool:
     texts = [item[field].casefold() for field in ("name", "organization", "author", "description")]
-    texts.append("\n".join(item["tags"]).casefold())
+    texts += ["\n".join(item["tags"]).casefold(), (item["flow_endpoint"] or "").casefold()]
 
     def parts(whole: str) -> list[str]:
         return "".join(sign if sign.isalnum() else " " for sign in plain(whole)).split()
