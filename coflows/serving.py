@@ -231,6 +231,7 @@ def get_flow_instance(
     what is looked up: ConfigurationError, FlowNotListedError, FlowAmbiguousError, FlowOfflineError, OtherBrokerError,
     ProofInvalidError or RegistryUnavailableError.
     """
+    now = time.time()
     lookup = Lookup(cl.settings.registries, min(timeout, LOOKUP_SECONDS))
     if is_looked_up(user_id, flow_endpoint):
         if user_id not in (LOCAL, REGISTRY):
@@ -246,7 +247,7 @@ def get_flow_instance(
     check_no_class(overrides)
     if dispatch_point_override is not None:
         check_dispatch_point(dispatch_point_override)
-    mounter, now, request_id = Mounter(cl), time.time(), new_message_id()
+    mounter, request_id = Mounter(cl), new_message_id()
     deadline, keep_by = now + timeout, now + LIFETIMES * timeout
     if user_id in (LOCAL, cl.user_id):
         request = MountRequest(

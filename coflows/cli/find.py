@@ -32,7 +32,7 @@ def find(
     options: Options = ctx.obj
     urls = list(dict.fromkeys(registry or options.settings.registries))
     text = " ".join(query or ())
-    answers = ask_all(urls, lambda one: proven_page(one, text, by, per_page, page), timeout)
+    answers = ask_all(urls, lambda one: proven_page(one, text, by, per_page, page, timeout), timeout)
     items: dict[str, dict[str, Any]] = {}
     for url, given in answers.given.items():
         for item in given.items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -91,13 +92,18 @@ def _ask(url: str, ask: Callable[[Registry], T], timeout: float) -> T:
         return ask(registry)
 
 
-def proven_page(registry: Registry, q: str, by: str = "", pp: int = 10, p: int = 0) -> Proven:
-    """A page of a registry, with each item proven."""
+def proven_page(
+    registry: Registry, q: str, by: str = "", pp: int = 10, p: int = 0, timeout: float = LOOKUP_SECONDS
+) -> Proven:
+    """A page of a registry, with each item proven; RegistryUnavailableError when it takes longer than ``timeout``."""
     from coflows.registry.proof import proven
 
+    deadline = time.monotonic() + timeout
     page = registry.flows(q, by, pp, p)
     items, doubts = [], []
     for flow_id, status in _listed(page, registry.url, pp):
+        if time.monotonic() > deadline:
+            raise RegistryUnavailableError(f"{registry.url} does not prove what it lists within {timeout} s.")
         try:
             items.append(proven(flow_id, status, registry.proof(flow_id)))
         except ProofInvalidError as error:
@@ -159,7 +165,10 @@ class Lookup:
             return self._among(name, _query(FlowName(name.endpoint)))
 
     def _among(self, name: FlowName, query: str) -> Candidate:
-        answers = ask_all(self._registries, lambda one: proven_page(one, query, pp=MAX_LISTED), self._timeout)
+        def ask(registry: Registry) -> Proven:
+            return proven_page(registry, query, pp=MAX_LISTED, timeout=self._timeout)
+
+        answers = ask_all(self._registries, ask, self._timeout)
         pages: list[Proven] = list(answers.given.values())
         candidates = [
             Candidate(
