@@ -237,12 +237,16 @@ def test_what_its_user_has_not_signed_is_refused(world: World, lying: Callable[[
             (item,) = get(f'{world.registry.url}/flows?q=flow_endpoint="{REVERSE}"')["items"]
             answer.update(get(f"{world.registry.url}/flows/{item['id']}/proof"))
 
+    def of_another_kind(path: str, answer: dict[str, Any]) -> None:
+        if path.endswith("/proof"):
+            answer["entry"] = answer["entry"].replace('"author":""', '"author":"Mallory"')
+
     def none(path: str, answer: dict[str, Any]) -> None:
         if path.endswith("/proof"):
             answer.clear()
 
     texts = ((world.alice.user_id, world.bob.user_id), ("Acme", "Other"), (REVERSE, "x"))
-    for lie in (*(changed(old, new) for old, new in texts), of_another, none):
+    for lie in (*(changed(old, new) for old, new in texts), of_another, of_another_kind, none):
         (cl,) = start_users(1, world.bob.broker.url, registries=[lying(lie)])
         with cl, pytest.raises(ProofInvalidError):
             get_flow_instance(cl, REVERSE, user_id="registry")
