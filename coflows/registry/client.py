@@ -21,8 +21,9 @@ class Registry:
     owner of the service gives his ``identity`` to command it."""
 
     def __init__(self, url: str, timeout: float = 30.0, identity: Identity | None = None) -> None:
-        self.url = check_url(url).url
-        self._dialer = Dialer(timeout)
+        place = check_url(url)
+        self.url = place.url
+        self._dialer = Dialer(timeout, plain=place.scheme == "http")
         self._identity = identity
 
     def info(self) -> dict[str, Any]:
