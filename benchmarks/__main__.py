@@ -11,15 +11,15 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import calls, idle, plot, reference, startup, trees
+from benchmarks import calls, idle, plot, reference, registries, startup, trees
 from benchmarks.contest import WINDOW, Comparison, Contestant, compare
 from benchmarks.peers import contest as peers
 from benchmarks.report import Results
 from benchmarks.world import world
 
-DEFAULT = ("calls", "embedded", "postgres", "styles", "trees", "startup", "idle", "memory", "turns")
+DEFAULT = ("calls", "embedded", "postgres", "styles", "trees", "startup", "idle", "memory", "turns", "registries")
 SECTIONS = (*DEFAULT, "peers", "curves")
-QUICK = ("embedded", "trees", "startup", "idle", "memory", "turns", "curves")
+QUICK = ("embedded", "trees", "startup", "idle", "memory", "turns", "registries", "curves")
 QUICK_PART = 0.02
 ASKED = {
     "RabbitMQ: stateless": "1.3 x, 3 x",
@@ -146,6 +146,10 @@ class Run:
     def turns(self) -> None:
         """What turns cost that wait."""
         self.results.figures.append(idle.waiting_turns(self.broker, self._sizes))
+
+    def registries(self) -> None:
+        """What a registry of many flows answers."""
+        self.results.figures += registries.figures(self.quick)
 
     @property
     def _sizes(self) -> idle.Sizes:

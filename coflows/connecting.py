@@ -6,7 +6,9 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from coflows.broker import open_broker
@@ -18,13 +20,19 @@ from coflows.identity.keys import Identity
 from coflows.store import open_store
 
 
-def connect(user: str | Identity, broker_url: str | None = None, store_url: str | None = None) -> Client:
+def connect(
+    user: str | Identity,
+    broker_url: str | None = None,
+    store_url: str | None = None,
+    registries: Sequence[str] | None = None,
+) -> Client:
     """Open a session of ``user``: a name made by ``coflows user create``, or an Identity.
 
     URLs default to COFLOWS_BROKER_URL and COFLOWS_STORE_URL, and these to the embedded broker and store under
-    COFLOWS_HOME. Raises UserNotFoundError, ConfigurationError, or the store's and the broker's errors.
+    COFLOWS_HOME. ``registries`` are the URLs of those he trusts to say who serves a flow, by default
+    COFLOWS_REGISTRIES. Raises UserNotFoundError, ConfigurationError, or the store's and the broker's errors.
     """
-    cl = open_client(user, broker_url, store_url)
+    cl = open_client(user, broker_url, store_url, registries)
     try:
         _ = cl.broker
     except BaseException:
@@ -47,9 +55,14 @@ def which_user(name: str | None = None) -> str:
     )
 
 
-def open_client(user: str | Identity, broker_url: str | None = None, store_url: str | None = None) -> Client:
+def open_client(
+    user: str | Identity,
+    broker_url: str | None = None,
+    store_url: str | None = None,
+    registries: Sequence[str] | None = None,
+) -> Client:
     """Like ``connect``, but the broker is reached only when it is first needed."""
-    settings = load_settings()
+    settings = _settings(registries)
     home = Home(settings.home)
     if isinstance(user, Identity):
         identity, folder = user, settings.home / "guests" / user.user_id[:16]
@@ -59,7 +72,12 @@ def open_client(user: str | Identity, broker_url: str | None = None, store_url: 
     return _client(identity, settings, broker_url, store_url, store=store, broker=broker)
 
 
-def start_users(num_users: int = 2, broker_url: str | None = None, store_url: str | None = None) -> list[Client]:
+def start_users(
+    num_users: int = 2,
+    broker_url: str | None = None,
+    store_url: str | None = None,
+    registries: Sequence[str] | None = None,
+) -> list[Client]:
     """Make throw-away users that share a broker, for notebooks, demos and tests.
 
     Their keys live in memory; their embedded store and broker in a temporary folder that goes when the last of them
@@ -67,7 +85,7 @@ def start_users(num_users: int = 2, broker_url: str | None = None, store_url: st
     """
     if num_users < 1:
         raise ConfigurationError(f"start_users makes at least one user, not {num_users}.")
-    settings = load_settings()
+    settings = _settings(registries)
     folder = _SharedFolder(num_users)
     with ExitStack() as undo:
         clients = []
@@ -82,6 +100,14 @@ def start_users(num_users: int = 2, broker_url: str | None = None, store_url: st
             clients.append(cl)
         undo.pop_all()
     return clients
+
+
+def _settings(registries: Sequence[str] | None) -> Settings:
+    settings = load_settings()
+    if registries is None:
+        return settings
+    urls = (registries,) if isinstance(registries, str) else registries
+    return replace(settings, registries=tuple(dict.fromkeys(urls)))
 
 
 def _client(
@@ -99,7 +125,7 @@ def _client(
         identity,
         open_store(store_url or settings.store_url, namespace=identity.user_id, default_path=store),
         lambda: open_broker(url, connect_timeout=settings.connect_timeout, default_directory=broker),
-        settings,
+        replace(settings, broker_url=url),
         throwaway=exit_stack is not None,
         exit_stack=exit_stack,
     )

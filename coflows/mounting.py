@@ -24,6 +24,7 @@ from coflows.model.failure import Failure
 from coflows.model.layout import fetched_key, keeping_key
 from coflows.model.names import LOCAL
 from coflows.model.wire import ChainLink, Fetch, FetchItem, as_mapping
+from coflows.registry.lookup import Lookup
 from coflows.releasing import ask_release
 from coflows.resolution import MountRequest, derive_id, describe, fetch_items, flow_id_of, next_deadline
 from coflows.tree import Mounted, Node, Tree, named
@@ -56,12 +57,13 @@ class Mounter:
         commit.
 
         Raises EndpointNotFoundError, FlowClassError, FlowConfigError, FlowCycleError, FlowInstanceError (names the
-        chain of subflows), InstanceNotFoundError when a request was taken back meanwhile. After an error nothing of
-        the trees stays mounted.
+        chain of subflows, also when registries do not tell whose one is), InstanceNotFoundError when a request was
+        taken back meanwhile. After an error nothing of the trees stays mounted.
         """
+        lookup = Lookup(self._cl.settings.registries)
         for _ in range(MAX_TRIES):
-            tree = Tree(self._cl, self._classes, requests)
-            mounted = self._try(tree)
+            tree = Tree(self._cl, self._classes, lookup, requests)
+            mounted = self._try(tree, lookup)
             if mounted is not None:
                 return mounted
         name = requests[0].endpoint
@@ -92,11 +94,11 @@ class Mounter:
             self._withdraw(user_id, request_id, [item])
             raise
 
-    def _try(self, tree: Tree) -> list[Mounted] | None:
+    def _try(self, tree: Tree, lookup: Lookup) -> list[Mounted] | None:
         """Mount once; None when something changed meanwhile and it is to be decided anew."""
         asked: list[_Asked] = []
         try:
-            self._fetch_subflows(tree, asked)
+            self._fetch_subflows(tree, lookup, asked)
             mounted = tree.mounted()
             self._failpoints.reach("before_mount")
             tree.commit()
@@ -119,7 +121,7 @@ class Mounter:
 
     # -- subflows of others ------------------------------------------------------------------------------------
 
-    def _fetch_subflows(self, tree: Tree, asked: list[_Asked]) -> None:
+    def _fetch_subflows(self, tree: Tree, lookup: Lookup, asked: list[_Asked]) -> None:
         """Ask all users at the same time, then wait for all. What was taken back cannot be asked for again, so the ids
         change with the tree's version."""
         for node in tree.nodes:
@@ -136,7 +138,8 @@ class Mounter:
         for one in asked:
             request, first = one.node.request, one.items[0]
             with named((*request.steps, describe(first.key, first.flow_endpoint, one.user_id))):
-                one.node.subflows.update(self._answer(one.user_id, one.items, one.reply, request.deadline))
+                with lookup.explained(one.user_id, self._cl.broker.url):
+                    one.node.subflows.update(self._answer(one.user_id, one.items, one.reply, request.deadline))
 
     def _ask(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 from coflows.errors import FlowCycleError, FlowInstanceError
 from coflows.flows.config import SubflowSpec
+from coflows.model.flow_names import REGISTRY
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_DEPTH, MAX_FAN_OUT, ChainLink, FetchItem
 
@@ -135,7 +136,7 @@ def patience(deadline: float, now: float) -> float:
 
 def describe(key: str, endpoint: str, user_id: str) -> str:
     """A subflow as a link of an error's chain."""
-    where = "this user" if user_id == LOCAL else f"user {user_id}"
+    where = {LOCAL: "this user", REGISTRY: "whom the registries name"}.get(user_id, f"user {user_id}")
     return f"subflow {key!r} ({endpoint} at {where})"
 
 

@@ -10,7 +10,14 @@ from typing import Any
 
 from coflows.client import Client
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
-from coflows.errors import ConflictError, EndpointTakenError, FlowClassError, FlowConfigError, InstanceNotFoundError
+from coflows.errors import (
+    ConflictError,
+    EndpointTakenError,
+    FlowClassError,
+    FlowConfigError,
+    InstanceNotFoundError,
+    NameInvalidError,
+)
 from coflows.flows.config import SubflowSpec, subflow_specs
 from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
@@ -18,6 +25,7 @@ from coflows.flows.overrides import check_no_class, check_overrides
 from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
+from coflows.model.flow_names import REGISTRY, FlowName, is_looked_up
 from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, serve_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import (
@@ -30,6 +38,7 @@ from coflows.model.names import (
 from coflows.model.wire import FetchItem
 from coflows.mounting import Mounter
 from coflows.proxy import FlowProxy
+from coflows.registry.lookup import LOOKUP_SECONDS, Lookup
 from coflows.releasing import await_releases, release_addresses, remove_instance
 from coflows.resolution import MountRequest
 from coflows.store.base import ABSENT
@@ -211,21 +220,34 @@ def get_flow_instance(
     dispatch_point_override: str | None = None,
     timeout: float = FETCH_TIMEOUT,
 ) -> FlowProxy:
-    """Fetch an instance of a flow, this user's ("local") or another's, with its tree of subflows.
+    """Fetch an instance of a flow, this user's ("local") or another's, with its tree of subflows. With "registry", or
+    an endpoint coflows://organization/endpoint, the registries of the client say whose.
 
     Another user needs a get_instance worker running; he is waited for up to ``timeout`` seconds. Overrides of a
     singleton that was mounted before with other values are ignored, and an IgnoredConfigWarning names them.
 
     Raises NameInvalidError, EndpointNotFoundError, UnknownUserError, CallTimeoutError, FlowConfigError,
-    FlowClassError, FlowCycleError or FlowInstanceError (naming the chain of subflows); then nothing stays mounted.
+    FlowClassError, FlowCycleError or FlowInstanceError (naming the chain of subflows); then nothing stays mounted. Of
+    what is looked up: ConfigurationError, FlowNotListedError, FlowAmbiguousError, FlowOfflineError, OtherBrokerError,
+    ProofInvalidError or RegistryUnavailableError.
     """
+    now = time.time()
+    lookup = Lookup(cl.settings.registries, min(timeout, LOOKUP_SECONDS))
+    if is_looked_up(user_id, flow_endpoint):
+        if user_id not in (LOCAL, REGISTRY):
+            raise NameInvalidError(
+                f"{flow_endpoint[:80]!r} is looked up in registries, and a user id is given too.",
+                hint="Leave user_id out, or give the endpoint's own name.",
+            )
+        chosen = lookup.find(FlowName.parse(flow_endpoint))
+        user_id, flow_endpoint = chosen.user_id, chosen.endpoint
     check_endpoint(flow_endpoint)
     overrides = config_overrides or {}
     check_overrides(overrides)
     check_no_class(overrides)
     if dispatch_point_override is not None:
         check_dispatch_point(dispatch_point_override)
-    mounter, now, request_id = Mounter(cl), time.time(), new_message_id()
+    mounter, request_id = Mounter(cl), new_message_id()
     deadline, keep_by = now + timeout, now + LIFETIMES * timeout
     if user_id in (LOCAL, cl.user_id):
         request = MountRequest(
@@ -247,7 +269,8 @@ def get_flow_instance(
             initial_state=initial_state,
             dispatch_point_override=dispatch_point_override,
         )
-        mounted = mounter.fetch(check_user_id(user_id), request_id, item, deadline, keep_by)
+        with lookup.explained(check_user_id(user_id), cl.broker.url):
+            mounted = mounter.fetch(user_id, request_id, item, deadline, keep_by)
     _tell(mounted)
     return cl.proxy(mounted.address)
 

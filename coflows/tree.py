@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from coflows.client import Client
@@ -20,10 +20,12 @@ from coflows.flows.overrides import check_overridable, check_overrides
 from coflows.keeping import Probation
 from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
+from coflows.model.flow_names import REGISTRY, FlowName
 from coflows.model.layout import MountPath, keeping_key, metadata_key, mounts_prefix, parse_mount_key, serve_key
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
-from coflows.resolution import MountRequest, Plan, extend_chain, local_request, next_deadline, plan
+from coflows.registry.lookup import Lookup
+from coflows.resolution import MountRequest, Plan, describe, extend_chain, local_request, next_deadline, plan
 from coflows.store.base import ABSENT, Entry
 
 
@@ -105,13 +107,15 @@ class _Config(NamedTuple):
 
 class Tree:
     """One attempt: what is mounted here, over all levels of subflows that are this user's. Only ``commit`` writes.
-    ``roots`` are what was asked for, in that order. For one thread."""
+    ``roots`` are what was asked for, in that order; ``lookup`` finds whose the subflows are that registries tell.
+    For one thread."""
 
-    def __init__(self, cl: Client, classes: FlowClasses, requests: Sequence[MountRequest]) -> None:
+    def __init__(self, cl: Client, classes: FlowClasses, lookup: Lookup, requests: Sequence[MountRequest]) -> None:
         """Raises EndpointNotFoundError, FlowClassError, FlowConfigError, FlowCycleError or FlowInstanceError."""
         self.nodes: list[Node] = []
         self._cl = cl
         self._classes = classes
+        self._lookup = lookup
         self._endpoints: dict[str, Endpoint] = {}
         self._configs: dict[tuple[str, bytes], _Config] = {}
         self._class_configs: dict[str, tuple[Mapping[str, Any], str]] = {}
@@ -201,12 +205,22 @@ class Tree:
         if request.config_overrides and request.client not in (LOCAL, self._cl.user_id):
             defaults, class_name = self._defaults(endpoint)
             check_overridable(defaults, request.config_overrides, class_name)
-        todo = plan(config.specs, self._cl.user_id)
+        todo = plan(self._looked_up(config.specs), self._cl.user_id)
         node = Node(request, endpoint, self._address(request, endpoint), chain, todo)
         self.nodes.append(node)
         if endpoint.singleton:
             self._singletons[endpoint.name] = node
         return node
+
+    def _looked_up(self, specs: Mapping[str, SubflowSpec]) -> Mapping[str, SubflowSpec]:
+        """The specs with a user in each; this asks registries only when one of them leaves that to them."""
+        found = dict(specs)
+        for key, spec in specs.items():
+            if spec.user_id == REGISTRY:
+                with named((describe(key, spec.flow_endpoint, REGISTRY),)):
+                    chosen = self._lookup.find(FlowName.parse(spec.flow_endpoint))
+                found[key] = replace(spec, user_id=chosen.user_id, flow_endpoint=chosen.endpoint)
+        return found
 
     def _children(self, node: Node) -> list[_Wanted]:
         deadline = next_deadline(node.request.deadline, time.time())

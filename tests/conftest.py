@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest.config import create_terminal_writer
 
 from coflows import Client, start_users
 from coflows.identity.home import Home
-from tests.services import postgres, rabbitmq
+from tests.services import chromium, postgres, rabbitmq
 from tests.services.install import ServiceMissingError
 from tests.services.processes import MARKER, Lair, command_of, processes_with
 from tests.worker_processes import StartWorker, WorkerProcesses
@@ -27,6 +28,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.get_terminal_writer = lambda: writer  # type: ignore[method-assign]
 
 
+if TYPE_CHECKING:
+    from coflows.registry import RunningService
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Install what is missing before the first test: it may take longer than one test is given."""
     if session.config.option.collectonly:
@@ -37,6 +42,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             rabbitmq.binaries()
         if "postgres" in wanted:
             postgres.binaries()
+    with contextlib.suppress(ServiceMissingError):
+        if "browser" in wanted:
+            chromium.binary()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,3 +133,19 @@ def start_worker(worker_processes: WorkerProcesses, broker_url: str, monkeypatch
     """Starts a worker of ``owner``'s on each broker in turn."""
     monkeypatch.setenv("COFLOWS_BROKER_URL", broker_url)
     return worker_processes.owners
+
+
+@pytest.fixture
+def serve(home: Path) -> Iterator[Callable[..., RunningService]]:
+    """``start_service``, of this machine and quick to beat; what it starts ends with the test."""
+    from coflows.registry import start_service
+
+    running: list[RunningService] = []
+
+    def start(loader: Any = None, **said: Any) -> RunningService:
+        running.append(start_service(loader, **{"url": "http://localhost:0", "heartbeat": 0.3, **said}))
+        return running[-1]
+
+    yield start
+    for service in reversed(running):
+        service.stop()

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from coflows.cli import colony, demo, dlq, flows, users, worker, workflow
+from coflows.cli import colony, demo, dlq, find, flows, registry, users, worker, workflow
 from coflows.cli.context import Options
 from coflows.errors import CoflowsError
 
 EPILOG = (
     "Exit codes: 0 done, 1 something else failed, 2 bad input or settings, 3 keys, 4 broker, 5 store, 6 flow class or "
-    "config, 7 not found, 8 not allowed, 9 the flow raised, 10 no reply in time, 11 cancelled."
+    "config, 7 not found, 8 not allowed, 9 the flow raised, 10 no reply in time, 11 cancelled, 12 a registry."
 )
 
 
@@ -43,10 +43,12 @@ def build() -> typer.Typer:
 
     users.add_to(app)
     flows.add_to(app)
+    find.add_to(app)
     worker.add_to(app)
     dlq.add_to(app)
     colony.add_to(app)
     workflow.add_to(app)
+    registry.add_to(app)
     demo.add_to(app)
     return app
 

@@ -40,9 +40,13 @@ class Options:
         return which_user(self.user)
 
     def user_id(self, name_or_id: str) -> str:
-        """A user's id; he may be named by his name when his keys are in this home."""
+        """A user's id; he may be named by his name when his keys are in this home. "local" and "registry" stay."""
         from coflows.identity.home import Home
+        from coflows.model.flow_names import REGISTRY
+        from coflows.model.names import LOCAL
 
+        if name_or_id in (LOCAL, REGISTRY):
+            return name_or_id
         return dict(Home(self.settings.home).list_users()).get(name_or_id, name_or_id)
 
     @contextmanager

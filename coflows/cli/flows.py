@@ -136,8 +136,8 @@ def instances(ctx: typer.Context) -> None:
 
 def call(
     ctx: typer.Context,
-    endpoint: str = typer.Argument(..., help="An endpoint, or the id of an instance that was kept."),
-    user: str = typer.Option("local", "--user", help="Who serves it: his id, or his name if his keys are here."),
+    endpoint: str = typer.Argument(..., help="An endpoint, coflows://organization/endpoint, or a kept instance's id."),
+    user: str = typer.Option("local", "--user", help="Who serves it: his id, his name if his keys are here, registry."),
     data: str = typer.Option("{}", help="The message's data: a JSON object, or @FILE, or - for standard input."),
     timeout: float = typer.Option(60.0, help="Seconds to wait, for the instance and for the reply."),
     keep: bool = typer.Option(False, help="Keep the instance, and print its id on standard error."),

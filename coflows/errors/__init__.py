@@ -35,6 +35,7 @@ CoflowsError
 |   `-- WorkflowCancelledError    somebody cancelled the run (also a RuntimeError)
 |-- EndpointNotFoundError         this user serves nothing under that name
 |-- UnknownUserError              no user with this id has a door on this broker
+|   `-- OtherBrokerError          he says that he is on another one
 |-- InstanceNotFoundError         no such instance, or it was deleted
 |-- FlowInstanceError             a tree of instances could not be fetched; names the chain
 |   `-- FlowCycleError            the tree contains itself
@@ -42,6 +43,15 @@ CoflowsError
 |-- RemoteFlowError               the flow that was called raised
 |-- PoisonMessageError            workers died over the message; it was given up
 |-- DeadLetterNotFoundError
+|-- RegistryError                 a node, registry or provider could not do what was asked
+|   |-- RegistryUnavailableError  nothing answers at its URL
+|   |-- RegistryRefusedError      it does not do that for this user, or not as asked
+|   |-- AddressRefusedError       a URL that may not be dialled
+|   |-- FlowNotListedError        no registry that was asked lists a flow of that name
+|   |-- FlowAmbiguousError        several users offer a flow of that name
+|   |-- FlowOfflineError          who offers the flow is not there
+|   `-- ProofInvalidError         a registry lists what its owner has not signed
+|-- QueryInvalidError             a query, or an order, that does not parse
 |-- OutOfOrderError               later messages of the same sender were worked off already
 |-- CallTimeoutError              no reply by the deadline (also a TimeoutError)
 `-- CallCancelledError            the caller cancelled the future
@@ -66,6 +76,7 @@ from coflows.errors.calls import (
     FlowCycleError,
     FlowInstanceError,
     InstanceNotFoundError,
+    OtherBrokerError,
     OutOfOrderError,
     PoisonMessageError,
     RemoteFlowError,
@@ -102,9 +113,21 @@ from coflows.errors.flows import (
     WorkflowFailedError,
     WorkflowInvalidError,
 )
+from coflows.errors.registries import (
+    AddressRefusedError,
+    FlowAmbiguousError,
+    FlowNotListedError,
+    FlowOfflineError,
+    ProofInvalidError,
+    QueryInvalidError,
+    RegistryError,
+    RegistryRefusedError,
+    RegistryUnavailableError,
+)
 
 __all__ = [
     "AccessDeniedError",
+    "AddressRefusedError",
     "BrokerAuthError",
     "BrokerError",
     "BrokerUnavailableError",
@@ -118,20 +141,29 @@ __all__ = [
     "EndpointTakenError",
     "EnvelopeError",
     "ExecutionError",
+    "FlowAmbiguousError",
     "FlowClassError",
     "FlowConfigError",
     "FlowCycleError",
     "FlowError",
     "FlowInstanceError",
+    "FlowNotListedError",
+    "FlowOfflineError",
     "FlowTimeoutError",
     "IdentityError",
     "InstanceNotFoundError",
     "MessageTooLargeError",
     "NameInvalidError",
+    "OtherBrokerError",
     "OutOfOrderError",
     "PoisonMessageError",
     "PoolClosedError",
+    "ProofInvalidError",
+    "QueryInvalidError",
     "QueueMismatchError",
+    "RegistryError",
+    "RegistryRefusedError",
+    "RegistryUnavailableError",
     "RemoteFlowError",
     "SerializationError",
     "StoreError",

@@ -19,6 +19,12 @@ class UnknownUserError(CoflowsError):
     exit_code = 7
 
 
+class OtherBrokerError(UnknownUserError):
+    """The user has no door on this broker; his node says that he is on another one."""
+
+    code = "other_broker"
+
+
 class InstanceNotFoundError(CoflowsError):
     """No such instance, or it was deleted."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from coflows.errors import FlowConfigError, NameInvalidError
 from coflows.flows.class_file import class_label, config_place, read_class_file
+from coflows.model.flow_names import REGISTRY, SCHEME, FlowName
 from coflows.model.names import LOCAL, check_endpoint, check_subflow_key, check_user_id
 
 TARGET = "_target_"
@@ -23,7 +24,8 @@ _SPEC_FIELDS = ("user_id", "flow_endpoint", "flow_class_name", TARGET)
 
 @dataclass(frozen=True, slots=True)
 class SubflowSpec:
-    """One subflow to fetch: whose it is (a user id or "local"), at which endpoint, with which overrides.
+    """One subflow to fetch: whose it is (a user id, "local", or "registry" for who the registries say serves it), at
+    which endpoint, with which overrides.
     ``flow_class_name`` is the class to serve it with when it is this user's and not served yet."""
 
     user_id: str
@@ -182,7 +184,7 @@ def _subflow_spec(key: str, value: object, where: str) -> SubflowSpec:
             f"Subflow {key!r} in {where} is a {type(value).__name__}, not a mapping.",
             hint=f"Add user_id and flow_endpoint under subflows_config.{key}.",
         )
-    user_id = _required(value, "user_id", key, where, "local, or the id of the user who serves it")
+    user_id = _required(value, "user_id", key, where, "local, registry, or the id of the user who serves it")
     endpoint = _required(value, "flow_endpoint", key, where, "the endpoint it is served at")
     class_name = value.get("flow_class_name")
     if class_name is not None and not isinstance(class_name, str):
@@ -191,13 +193,23 @@ def _subflow_spec(key: str, value: object, where: str) -> SubflowSpec:
             hint="Write Package.ClassName, or leave it out.",
         )
     try:
-        if user_id != LOCAL:
-            check_user_id(user_id)
-        check_endpoint(endpoint)
+        if user_id == REGISTRY:
+            FlowName.parse(endpoint)
+        else:
+            if user_id != LOCAL:
+                check_user_id(user_id)
+            _check_endpoint(key, endpoint)
     except NameInvalidError as error:
         raise FlowConfigError(f"Subflow {key!r} in {where}: {error.message}", hint=error.hint) from error
     rest = {name: item for name, item in value.items() if name not in _SPEC_FIELDS}
     return SubflowSpec(user_id, endpoint, class_name, without_targets(rest))
+
+
+def _check_endpoint(key: str, endpoint: str) -> None:
+    if endpoint.startswith(SCHEME):
+        hint = f"Write user_id: {REGISTRY} under subflows_config.{key}."
+        raise NameInvalidError(f"{endpoint[:80]!r} is looked up in registries.", hint=hint)
+    check_endpoint(endpoint)
 
 
 def _required(spec: Mapping[str, Any], name: str, key: str, where: str, meaning: str) -> str:

@@ -56,6 +56,7 @@ def test_every_notebook_is_tested() -> None:
     assert {path.name for path in NOTEBOOKS.glob("*.ipynb")} == {
         "multiple_users.ipynb",
         "recursive_serve.ipynb",
+        "registry.ipynb",
         "storage_and_cleanup.ipynb",
         "workflows.ipynb",
     }
@@ -107,3 +108,16 @@ def test_workflows(execute: Any) -> None:
     assert outputs[6].replace(",\n", ",").endswith(nodes)
     assert outputs[8] == "Flow failed: Step forever failed: it ran for longer than 2 s (maxexectime)\n"
     assert outputs[10] == "[121, 4554]"
+
+
+@pytest.mark.parametrize("broker_url", ["embedded"], indirect=True)
+def test_registry(execute: Any) -> None:
+    """Its assertions are those of the seed; the kernel fails with them."""
+    outputs = execute("registry.ipynb")
+    assert outputs[4] == "['node', 'registry', 'provider']"
+    assert outputs[5] == "['Media 7', 'Media 6'] 14 of 55\n{'Journey': 5, 'Mediaplus': 50}"
+    assert outputs[7] == "['Mediaplus', 'Node with New Name', 'Registry']"
+    assert outputs[9] == "['Acme', 'reverse_number_atomic', 'online']"
+    assert outputs[10] == "{'output_number': 4321}\n"
+    assert outputs[11] == "flow_not_listed\n"
+    assert outputs[12] == "[0, 0, 0]"

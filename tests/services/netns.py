@@ -143,13 +143,13 @@ def _free_net() -> tuple[str, socket.socket]:
             return net, held
 
 
-def _open_link(address: str) -> int:
+def _open_link(address: str, mask: str = "255.255.255.252") -> int:
     """A device of the calling thread's namespace that gives its packets to who reads the descriptor."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     made = fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", b"", IFF_TUN | IFF_NO_PI))
     name = made[:16].rstrip(b"\0").decode()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for request, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, "255.255.255.252")):
+        for request, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, mask)):
             sockaddr = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(value))
             fcntl.ioctl(control, request, struct.pack("16s16s8x", name.encode(), sockaddr))
     _up(name)

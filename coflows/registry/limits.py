@@ -1,0 +1,40 @@
+"""Refuses bodies that are too large before anything reads them, whatever their header says of their size."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyLimit:
+    """Around an application: answers 413 to bodies over ``most`` bytes."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        told = Headers(scope=scope).get("content-length", "0")
+        if not (told.isascii() and told.isdigit()) or int(told) > self._most:
+            await self._refuse(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._most:
+                raise HTTPException(413, f"At most {self._most} bytes are taken.", {"connection": "close"})
+            return message
+
+        await self._app(scope, counted, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = {"code": "message_too_large", "message": f"At most {self._most} bytes are taken.", "hint": ""}
+        await JSONResponse({"error": error}, 413, {"connection": "close"})(scope, receive, send)

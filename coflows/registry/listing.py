@@ -1,0 +1,165 @@
+"""Lists flows: pages of them in an order, what a query finds, single ones, and how many of each kind there are."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from coflows.registry.conditions import condition_of
+from coflows.registry.database import Database
+from coflows.registry.entry import FlowEntry
+from coflows.registry.item import Item, item_of
+from coflows.registry.judging import GONE
+from coflows.registry.kept import Kept
+from coflows.registry.order import Key
+from coflows.registry.page import SignedText
+from coflows.registry.proof import Proof
+from coflows.registry.query import And, Not, Tree
+
+_COLUMNS = {"node": "node_url"}
+_SPARSE = 20
+"""A query that finds less than one in so many finds few."""
+_FEW = 200
+"""Up to so many, it is quicker to find those of a page than all."""
+_ITEM = (
+    "SELECT f.id, e.text, n.organization, n.url, n.user_id, n.broker, n.state FROM flows f "
+    "JOIN entries e ON e.digest=f.digest JOIN nodes n ON n.node=f.node WHERE "
+)
+
+
+_MANY = 10_000
+"""To sort so many takes longer than to have them sorted for all pages."""
+
+
+class Found(NamedTuple):
+    """A page of flows: how many there are, how many of them the query finds, and those of the page."""
+
+    total: int
+    filtered: int
+    items: list[Item]
+
+
+class Listing:
+    """Thread-safe."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._counts: Kept[Tree, int] = Kept(1000)
+        self._kept: Kept[tuple[Tree, tuple[Key, ...]], array[int]] = Kept(32)
+
+    def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
+        """Page ``p`` (from 0) of ``pp`` flows."""
+        version = self._db.version
+        with self._db.snapshot() as db:
+            total = self._count(db, And(()), version)
+            filtered = self._count(db, query, version)
+            first = p * pp
+            if first >= filtered:
+                return Found(total, filtered, [])
+            if first + pp <= _FEW and filtered > _FEW:
+                chosen: Sequence[int] = _flows(db, query, order, filtered * _SPARSE < total, pp, first)
+            elif query == And(()) and (whole := _flows_of_all(db, order, pp, first)) is not None:
+                chosen = whole
+            else:
+                chosen = self._ordered(db, query, order, filtered * _SPARSE < total, version)[first : first + pp]
+            return Found(total, filtered, _items(db, chosen))
+
+    def _ordered(
+        self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, version: int
+    ) -> Sequence[int]:
+        """All flows that the query finds, in order; kept until something changes, for the pages that come after."""
+        known = self._kept.get((query, order), version)
+        if known is None:
+            known = array("q", _flows(db, query, order, sparse))
+            self._kept.put((query, order), known, version, self._db.version)
+        return known
+
+    def total(self) -> int:
+        """How many flows there are."""
+        return self._count(self._db.read(), And(()), self._db.version)
+
+    def find(self, flow_id: str) -> Item | None:
+        """The flow of that id."""
+        row = self._db.read().execute(f"{_ITEM} f.id=?", (flow_id,)).fetchone()
+        return None if row is None else _item(row)
+
+    def proof(self, flow_id: str) -> Proof | None:
+        """What shows that its user offers it."""
+        row = (
+            self._db.read()
+            .execute(
+                "SELECT n.record, n.record_signature, e.text FROM flows f JOIN entries e ON e.digest=f.digest "
+                "JOIN nodes n ON n.node=f.node WHERE f.id=?",
+                (flow_id,),
+            )
+            .fetchone()
+        )
+        return None if row is None else Proof(record=SignedText(text=row[0], signature=row[1]), entry=row[2])
+
+    def counts(self) -> Item:
+        """How many flows there are, of each organization and with each tag."""
+        with self._db.snapshot() as db:
+            organizations = db.execute(
+                "SELECT organization, sum(flows) FROM nodes WHERE state<>? AND flows>0 GROUP BY 1 ORDER BY 1",
+                (GONE,),
+            ).fetchall()
+            tags = db.execute("SELECT min(tag), count(*) FROM tags GROUP BY folded ORDER BY folded").fetchall()
+            total = self._count(db, And(()), self._db.version)
+        return {"total": total, "organizations": dict(organizations), "tags": dict(tags)}
+
+    def _count(self, db: sqlite3.Connection, query: Tree, version: int) -> int:
+        """Counting takes as long as finding all; it is done once until something changes."""
+        known = self._counts.get(query, version)
+        if known is None:
+            if isinstance(query, Not):
+                known = self._count(db, And(()), version) - self._count(db, query.part, version)
+            else:
+                text, values = condition_of(query)
+                known = int(db.execute(f"SELECT count(*) FROM flows WHERE {text}", values).fetchone()[0])
+            self._counts.put(query, known, version, self._db.version)
+        return known
+
+
+def _flows(
+    db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, limit: int = -1, offset: int = 0
+) -> list[int]:
+    """The flows that a query finds. Those that few match are sorted; else the order's index is gone through."""
+    index = f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
+    text, values = condition_of(query)
+    table = "flows" if sparse else f"flows INDEXED BY {index}"
+    sql = f"SELECT flow FROM {table} WHERE {text} ORDER BY {_order(order)} LIMIT ? OFFSET ?"
+    return [flow for (flow,) in db.execute(sql, [*values, limit, offset])]
+
+
+def _flows_of_all(db: sqlite3.Connection, order: tuple[Key, ...], limit: int, offset: int) -> list[int] | None:
+    """A page deep in the list of all flows: found by its first key alone, so that those before it need not be sorted.
+    None where too many have the same as its first flow has."""
+    column, down = _COLUMNS.get(order[0].field, order[0].field), order[0].down
+    way, before, on = ("DESC", ">", "<=") if down else ("ASC", "<", ">=")
+    sql = f"SELECT {column} FROM flows ORDER BY {column} {way} LIMIT 1 OFFSET ?"
+    (first,) = db.execute(sql, (offset,)).fetchone()
+    passed = int(db.execute(f"SELECT count(*) FROM flows WHERE {column} {before} ?", (first,)).fetchone()[0])
+    same = int(db.execute(f"SELECT count(*) FROM flows WHERE {column} = ?", (first,)).fetchone()[0])
+    if same > _MANY:
+        return None
+    sql = f"SELECT flow FROM flows WHERE {column} {on} ? ORDER BY {_order(order)} LIMIT ? OFFSET ?"
+    return [flow for (flow,) in db.execute(sql, (first, limit, offset - passed))]
+
+
+def _order(order: tuple[Key, ...]) -> str:
+    """By the keys, then by name and id; a column that is there already adds nothing."""
+    columns = [f"{_COLUMNS.get(key.field, key.field)} {'DESC' if key.down else 'ASC'}" for key in order]
+    if all(key.field != "name" for key in order):
+        columns.append("name ASC")
+    return ", ".join([*columns, "id ASC"])
+
+
+def _items(db: sqlite3.Connection, flows: Sequence[int]) -> list[Item]:
+    return [_item(db.execute(f"{_ITEM} f.flow=?", (flow,)).fetchone()) for flow in flows]
+
+
+def _item(row: tuple[Any, ...]) -> Item:
+    flow_id, text, *said = row
+    return item_of(flow_id, FlowEntry.model_validate_json(text), *said)

@@ -1,0 +1,116 @@
+"""From what a caller gives as loader to options and flows."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from coflows.client import Client
+from coflows.config import Settings
+from coflows.connecting import open_client, which_user
+from coflows.errors import ConfigurationError, UserExistsError
+from coflows.identity.home import Home
+from coflows.identity.keys import Identity
+from coflows.registry.options import Options, make_options
+from coflows.registry.sources import FlowSource, ListedFlows, ServedFlows
+
+Loader = str | Path | Mapping[str, Any] | Client | Callable[[], Any] | None
+STORE = "store"
+
+
+class Setup(NamedTuple):
+    """All that a service is made of. ``opened`` is the session that was opened for it, to close."""
+
+    options: Options
+    identity: Identity
+    source: FlowSource
+    opened: Client | None
+
+
+def set_up(loader: Loader, said: dict[str, Any], settings: Settings) -> Setup:
+    """Read the loader. Raises ConfigurationError, and what a flow's class or a user's keys raise."""
+    if isinstance(loader, Client):
+        options = make_options(said, {})
+        broker = options.broker or shown_broker(loader.settings.broker_url)
+        return Setup(options.model_copy(update={"broker": broker}), loader.identity, ServedFlows(loader), None)
+    loaded, where = _read(loader)
+    live = loaded.get("flows") == STORE
+    if live:
+        loaded = {name: value for name, value in loaded.items() if name != "flows"}
+    options = make_options(said, loaded, where)
+    if live:
+        cl = open_client(which_user(options.user))
+        broker = options.broker or shown_broker(settings.broker_url)
+        return Setup(options.model_copy(update={"broker": broker}), cl.identity, ServedFlows(cl), cl)
+    return Setup(
+        options, service_identity(options.user, settings), ListedFlows(options.flows, settings.flow_modules), None
+    )
+
+
+def _read(loader: Loader) -> tuple[dict[str, Any], str]:
+    if loader is None:
+        return {}, "the call"
+    if isinstance(loader, str) and (loader == STORE or loader.startswith(f"{STORE}:")):
+        return {"flows": STORE, "user": loader.partition(":")[2] or None}, loader
+    where, value = str(loader), cast(Any, loader)
+    if isinstance(loader, str) and ":" in loader and not loader.endswith((".yaml", ".yml")):
+        value = _imported(loader)()
+    elif isinstance(loader, str | Path):
+        value = _yaml(Path(loader))
+    elif callable(loader):
+        where, value = getattr(loader, "__qualname__", "the loader"), loader()
+    else:
+        where = "the loader"
+    if isinstance(value, list):
+        value = {"flows": value}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"{where} gives a {type(value).__name__}, not a mapping.", hint="See docs/registry.md."
+        )
+    return dict(value), where
+
+
+def _imported(loader: str) -> Callable[[], Any]:
+    module, _, name = loader.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"The loader {loader!r} cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ConfigurationError(f"The loader {loader!r} cannot be called.")
+    return found  # type: ignore[no-any-return]
+
+
+def _yaml(path: Path) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigurationError(f"The loader {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"The loader {path} is not YAML: {error}.") from error
+
+
+def service_identity(user: str | None, settings: Settings) -> Identity:
+    """Who signs: the user named, or the only one there is; else the services of this home have a key of their own."""
+    if user or settings.user:
+        return Home(settings.home).load_user(str(user or settings.user))
+    known = Home(settings.home).list_users()
+    if len(known) == 1:
+        return Home(settings.home).load_user(known[0][0])
+    own = Home(settings.home / "services")
+    if not own.list_users():
+        with suppress(UserExistsError):  # Another service of this home was quicker.
+            return own.create_user("service")
+    return own.load_user("service")
+
+
+def shown_broker(url: str) -> str:
+    """A broker's URL as others may see it: without user and password."""
+    scheme, mark, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"[:200]

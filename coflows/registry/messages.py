@@ -1,0 +1,44 @@
+"""What services say to each other besides pages: that one connects, and how it is taken."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from coflows.registry.page import Cursor, LogId, Offer
+from coflows.registry.record import Number
+
+Url = Annotated[str, StringConstraints(max_length=500)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Announcement(_Message):
+    """A service connects: what it says of itself. ``fresh``: its log is to be read from the start."""
+
+    offer: Offer
+    fresh: bool = False
+
+
+class Target(_Message):
+    """A service is told by its owner to connect to another one."""
+
+    url: Url
+
+
+class Welcome(_Message):
+    """A service is connected: to whom, and up to where its log is known there, with the numbers of its record and its
+    beat that are known there."""
+
+    user_id: str
+    url: str
+    organization: str
+    registry: bool
+    feed: bool
+    log: LogId
+    cursor: Cursor
+    sequence: Number
+    beat: Number

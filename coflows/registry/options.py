@@ -1,0 +1,123 @@
+"""How a service is set up: what its caller says, over what its loader says, over the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from coflows.errors import ConfigurationError, NameInvalidError
+from coflows.registry.entry import Line, Tag, first_problem
+from coflows.registry.record import MAX_CONNECT, role_of
+from coflows.registry.urls import LOOPBACK, check_url, is_loopback
+
+DEFAULT_URL = "http://localhost:3366"
+
+
+class FlowSpec(BaseModel):
+    """A flow as a loader says it: at an ``endpoint`` that the user serves, or of the class that ``entry`` names, or
+    only described. What it does not say comes from the class."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entry: Line | None = None
+    endpoint: Line | None = None
+    url: str = ""
+    name: str | None = None
+    description: str | None = None
+    author: str | None = None
+    tags: list[Tag] | None = None
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+
+
+class Options(BaseModel):
+    """All settings of a service; times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = DEFAULT_URL
+    """By which others know it; with port 0 a free port is taken."""
+    listen: str | None = None
+    """HOST:PORT to listen at when that is not what the URL says: behind a proxy."""
+    organization: Line | None = None
+    connect: Annotated[tuple[str, ...], Field(max_length=MAX_CONNECT)] = ()
+    registry: bool = True
+    feed: bool = True
+    flows: tuple[FlowSpec, ...] = ()
+    user: str | None = None
+    broker: Line | None = None
+    reach: tuple[Literal["loopback", "private"], ...] = ()
+    """What besides the public network it may dial when others name the URL. A service on this machine's loopback may
+    dial others there."""
+    cache_data: Path | None = None
+    cache_reset: bool = False
+    screen_level: str = "INFO"
+    log_file: Path | None = None
+    log_file_level: str = "DEBUG"
+    exec_data: Path | None = None
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 30
+    retry: Annotated[int, Field(ge=-1)] = 9
+    heartbeat: Annotated[float, Field(gt=0, le=3600)] = 5
+    offline_after: Annotated[float, Field(gt=0)] = 30
+    ttl: Annotated[float, Field(gt=0)] = 86400
+    max_nodes: Annotated[int, Field(ge=1)] = 10_000
+    max_nodes_per_user: Annotated[int, Field(ge=1)] = 100
+    max_flows_per_node: Annotated[int, Field(ge=0, le=10_000)] = 10_000
+    max_connections: Annotated[int, Field(ge=1)] = 1000
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        return check_url(value).url
+
+    @field_validator("connect", mode="before")
+    @classmethod
+    def _connect(cls, value: object) -> object:
+        if value is None:
+            return ()
+        urls = [value] if isinstance(value, str) else value
+        return tuple(dict.fromkeys(check_url(url).url for url in urls)) if isinstance(urls, list | tuple) else urls
+
+    @field_validator("flows", mode="before")
+    @classmethod
+    def _flows(cls, value: object) -> object:
+        return () if value is None else value
+
+    @property
+    def role(self) -> str:
+        """Node, registry or provider."""
+        return role_of(self.registry, self.feed)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is for this machine alone: then who is on it may command it without signing."""
+        return is_loopback(check_url(self.url).host) and self.listen is None
+
+    @property
+    def callback_reach(self) -> frozenset[str]:
+        """What may be dialled when others name it."""
+        return frozenset(self.reach) | ({LOOPBACK} if self.local else frozenset())
+
+
+DEFAULTS = Options()
+
+
+def make_options(said: dict[str, Any], loaded: dict[str, Any], where: str = "the loader") -> Options:
+    """What the caller says, as far as it is not the default, goes before what the loader says. Raises
+    ConfigurationError."""
+    for place, values in ((where, loaded), ("the call", said)):
+        unknown = values.keys() - Options.model_fields.keys()
+        if unknown:
+            raise ConfigurationError(
+                f"{place} has {', '.join(sorted(map(str, unknown)))}, which no service knows.",
+                hint=f"It knows {', '.join(Options.model_fields)}.",
+            )
+    given = {name: value for name, value in said.items() if value != getattr(DEFAULTS, name) and value is not None}
+    try:
+        return Options(**{**loaded, **given})
+    except (ValidationError, NameInvalidError) as error:
+        raise ConfigurationError(
+            f"{where}, or the arguments beside it, are not valid: {first_problem(error)}."
+        ) from error

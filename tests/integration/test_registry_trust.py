@@ -1,0 +1,240 @@
+"""What others may not do to a registry, to its nodes, and through it to the network around it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from coflows.errors import AddressRefusedError, RegistryUnavailableError
+from coflows.identity.keys import Identity
+from coflows.registry.dialing import Dialer
+from coflows.registry.entry import FlowEntry, digest_of
+from coflows.registry.messages import Announcement
+from coflows.registry.page import Cursor, Offer, Page, SignedText, Update
+from coflows.registry.record import Beat
+from coflows.registry.requests import sign_request
+from tests.registry_stranger import Stranger
+from tests.registry_world import Serve, eventually, free_urls, total
+
+FLOW = FlowEntry(key="f", name="Flow of the stranger", flow_endpoint="f")
+
+
+@pytest.fixture
+def registry(serve: Serve) -> str:
+    return serve(organization="Registry").url
+
+
+@pytest.fixture
+def alice(registry: str) -> Stranger:
+    """A user whose node has one flow."""
+    user = Stranger(registry, "http://alice.example")
+    assert user.connect().status_code == 200
+    assert user.publish([FLOW]).json()["missing"] == []
+    assert total(registry) == 1
+    return user
+
+
+def test_what_changes_something_is_signed(registry: str, alice: Stranger) -> None:
+    for method, path, body in (
+        ("POST", "/connect", Announcement(offer=alice.offer())),
+        ("POST", "/update", Update(page=Page(log="", after=Cursor(), upto=Cursor()))),
+    ):
+        assert httpx.request(method, f"{registry}{path}", json=body.model_dump()).status_code == 401
+    wrong = alice.ask("DELETE", "/connect", to="http://another.example")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (403, "access_denied")
+    content = Update(page=Page(log="", after=Cursor(), upto=Cursor())).model_dump_json().encode()
+    headers = sign_request(alice.identity, registry, "POST", "/update", content, alice.next(), alice.url)
+    headers["content-type"] = "application/json"
+    assert httpx.post(f"{registry}/update", content=content + b" ", headers=headers).status_code == 403
+    assert total(registry) == 1
+
+
+def test_nobody_speaks_for_another(registry: str, alice: Stranger) -> None:
+    mallory = Stranger(registry, "http://mallory.example")
+    assert mallory.connect().status_code == 200
+    # Not in her name, not with her key on it, not for her URL, and not by leaving.
+    forged = mallory.offer([], user_id=alice.identity.user_id, url=alice.url, withdrawn=True,
+                           beat={"user_id": alice.identity.user_id, "url": alice.url})  # fmt: skip
+    assert mallory.update(forged).status_code == 200
+    assert total(registry) == 1
+    assert mallory.ask("DELETE", "/connect", url=alice.url).status_code == 409
+    squatter = Stranger(registry, alice.url)
+    refused = squatter.connect()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "place_taken")
+    assert mallory.connect(squatter.offer()).status_code == 403
+    nodes = {one["url"]: one["user_id"] for one in httpx.get(f"{registry}/map").json()["nodes"]}
+    assert nodes[alice.url] == alice.identity.user_id
+    assert total(registry) == 1
+
+
+def test_a_registry_cannot_change_what_it_passes_on(registry: str, alice: Stranger) -> None:
+    """A peer that is a registry may pass on what others say, as they said it."""
+    relay = Stranger(registry, "http://relay.example")
+    assert relay.connect(relay.offer(registry=True, feed=True)).status_code == 200
+    old, new = alice.offer([FLOW], sequence=1), alice.offer([FLOW])
+    assert alice.update(new).status_code == 200
+    assert relay.update(old).status_code == 200
+    taken = alice.offer([])
+    assert taken.record is not None
+    lie = json.loads(taken.record.text) | {"organization": "Mallory"}
+    changed = taken.model_copy(update={"record": SignedText(text=json.dumps(lie), signature=taken.record.signature)})
+    assert relay.update(changed).status_code == 200
+
+    def beats() -> list[str]:
+        offers = httpx.get(f"{registry}/changes").json()["offers"]
+        return [offer["beat"]["text"] for offer in offers if alice.url in offer["beat"]["text"]]
+
+    before = beats()
+    beat = Beat(user_id=alice.identity.user_id, url=alice.url, beat=alice.next())
+    assert relay.update(Offer(beat=SignedText.of(beat.sign(relay.identity)))).status_code == 200
+    assert beats() == before and len(before) == 1
+    squatter = Stranger(registry, alice.url)
+    texts = {digest_of(FLOW.text()): FLOW.text()}
+    assert relay.update(squatter.offer([FLOW]), entries=texts).json()["missing"] == []
+    assert {one["user_id"] for one in httpx.get(f"{registry}/flows").json()["items"]} == {alice.identity.user_id}
+    assert total(registry) == 1
+    assert relay.update(taken).status_code == 200
+    assert total(registry) == 0
+
+
+def test_requests_do_not_come_twice(registry: str, alice: Stranger) -> None:
+    number = alice.next()
+    assert alice.ask("DELETE", "/connect", number=number).status_code == 204
+    assert total(registry) == 0
+    assert alice.connect().status_code == 200
+    alice.publish([FLOW])
+    assert alice.ask("DELETE", "/connect", number=number).status_code == 403
+    assert total(registry) == 1
+
+
+def test_old_records_and_beats_bring_nothing_back(registry: str, alice: Stranger) -> None:
+    before = alice.offer([FLOW])
+    assert alice.update(alice.offer([], withdrawn=True)).status_code == 200
+    assert total(registry) == 0
+    alice.update(before)
+    assert total(registry) == 0
+    ancient = Stranger(registry, "http://ancient.example")
+    assert ancient.connect().status_code == 200
+    ancient.update(ancient.offer([FLOW], beat={"beat": 1}), entries={digest_of(FLOW.text()): FLOW.text()})
+    assert total(registry) == 0
+
+
+def test_limits(serve: Serve) -> None:
+    registry = serve(max_flows_per_node=2, max_nodes_per_user=2).url
+    user = Identity.generate()
+    flows = [FlowEntry(key=f"{one}", name="Flow") for one in range(3)]
+    node = Stranger(registry, "http://one.example", user)
+    assert node.connect().status_code == 200
+    assert node.publish(flows).status_code == 200
+    assert total(registry) == 0
+    node.publish(flows[:2])
+    assert total(registry) == 2
+    for number in (2, 3):
+        another = Stranger(registry, f"http://{number}.example", user)
+        another.connect()
+        another.publish(flows[:1])
+    assert total(registry) == 3
+    unread = httpx.post(f"{registry}/update", content=b"x" * 5_000_000)
+    assert (unread.status_code, unread.json()["error"]["code"]) == (413, "message_too_large")
+    streamed = httpx.post(f"{registry}/update", content=(b"x" * 100_000 for _ in range(100)))
+    assert streamed.status_code == 413
+    wrong = node.update(node.offer([FLOW]), entries={digest_of(FLOW.text()): "{}"})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "serialization")
+
+
+def test_the_owner_alone_commands(serve: Serve, registry: str) -> None:
+    service = serve({"flows": [{"name": "Flow"}]}, connect=registry, feed=False)
+    service.wait_idle(30)
+    for headers in ({"origin": "http://evil.example"}, {"x-forwarded-for": "8.8.8.8"}, {"host": "evil.example"}):
+        refused = httpx.delete(f"{service.url}/connect", headers=headers)
+        assert refused.status_code == 401
+    stranger = Stranger(service.url, "")
+    assert stranger.ask("DELETE", "/connect").status_code == 401
+    assert total(registry) == 1
+    owner = Stranger(service.url, "", service.service.identity)
+    assert owner.ask("DELETE", "/connect").status_code == 204
+    assert total(registry) == 0 and total(service.url) == 1
+    assert httpx.post(f"{service.url}/connect", json={"url": registry}).status_code == 200
+    eventually(lambda: total(registry) == 1, "the flow is back")
+
+
+# -- dialling ----------------------------------------------------------------------------------------------
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Answers with a redirection to what may not be read."""
+
+    asked: list[str] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(302)
+        self.send_header("location", "http://169.254.169.254/latest/meta-data")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+NOWHERE = (
+    *("http://localhost:1", "http://169.254.169.254", "http://[::1]:1", "http://10.0.0.1", "http://[fe80::1]"),
+    *("http://[::ffff:127.0.0.1]", "http://0.0.0.0", "http://100.100.100.200", "http://2130706433"),
+)
+
+
+def test_what_is_dialled(elsewhere: str) -> None:
+    with Dialer(5, ()) as dialer, Dialer(5, ("loopback",)) as near:
+        for url in (elsewhere, *NOWHERE):
+            with pytest.raises((AddressRefusedError, RegistryUnavailableError)) as refused:
+                dialer.request("GET", url, "/")
+            assert isinstance(refused.value, AddressRefusedError) or "2130706433" in url
+        with pytest.raises(AddressRefusedError, match="redirected"):
+            near.request("GET", elsewhere, "/")
+
+
+def test_a_name_is_looked_up_once(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that leads elsewhere at the second look leads nowhere: what was checked is what is dialled."""
+    Elsewhere.asked.clear()
+    looks: list[str] = []
+
+    def look(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        looks.append(host)
+        address = "192.0.2.1" if looks.count("rebinding.example") > 1 else "127.0.0.1"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    port = int(elsewhere.rpartition(":")[2])
+    with Dialer(5, ("loopback",)) as near, monkeypatch.context() as patched:
+        patched.setattr("coflows.registry.dialing.socket.getaddrinfo", look)
+        with pytest.raises(AddressRefusedError, match="redirected"):
+            near.request("GET", f"http://rebinding.example:{port}", "/")
+    assert Elsewhere.asked == ["/"] and "rebinding.example" in looks
+
+
+def test_a_disputed_place_is_asked(serve: Serve, registry: str, alice: Stranger) -> None:
+    """Who was there first does not keep a URL from the node that answers at it."""
+    (url,) = free_urls(1)
+    squatter = Stranger(registry, url)
+    assert squatter.connect().status_code == 200
+    squatter.publish([FLOW])
+    assert total(registry) == 2
+    node = serve({"flows": [{"name": "One"}, {"name": "Two"}]}, url=url, connect=registry, registry=False, feed=False)
+    node.wait_idle(30)
+    eventually(lambda: total(registry) == 3, "the node's flows in the place of the squatter's")
