@@ -62,9 +62,9 @@ class Exchange:
             if digest_of(text) != digest:
                 raise SerializationError(f"The entry {digest} is another one.")
             FlowEntry.from_text(text)
-        missing = [digest for digest in self._nodes.missing(sorted(named)) if digest not in texts]
         with self._db.write() as db:
             self._nodes.keep_entries(db, texts, now)
+            missing = self._nodes.missing(db, sorted(named))
             if missing:
                 return Outcome(missing[:MAX_ENTRIES])
             changed = False

@@ -29,6 +29,7 @@ _ITEM = (
 )
 
 
+_OFTEN = 5
 _MANY = 10_000
 """To sort so many takes longer than to have them sorted for all pages."""
 
@@ -47,6 +48,7 @@ class Listing:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._counts: Kept[Tree, int] = Kept(1000)
+        self._asked: Kept[tuple[Key, ...], int] = Kept(1000)
         self._kept: Kept[tuple[Tree, tuple[Key, ...]], array[int]] = Kept(32)
 
     def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
@@ -60,11 +62,20 @@ class Listing:
                 return Found(total, filtered, [])
             if first + pp <= _FEW and filtered > _FEW:
                 chosen: Sequence[int] = _flows(db, query, order, filtered * _SPARSE < total, pp, first)
-            elif query == And(()) and (whole := _flows_of_all(db, order, pp, first)) is not None:
-                chosen = whole
+            elif self._is_new(query, order, version) and (few := _flows_of_all(db, order, pp, first)) is not None:
+                chosen = few
             else:
                 chosen = self._ordered(db, query, order, filtered * _SPARSE < total, version)[first : first + pp]
             return Found(total, filtered, _items(db, chosen))
+
+    def _is_new(self, query: Tree, order: tuple[Key, ...], version: int) -> bool:
+        """Whether this is the list of all flows in an order for which few asked since something changed: to sort all is
+        for who goes through it."""
+        if query != And(()):
+            return False
+        asked = (self._asked.get(order, version) or 0) + 1
+        self._asked.put(order, asked, version, self._db.version)
+        return asked <= _OFTEN
 
     def _ordered(
         self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, version: int

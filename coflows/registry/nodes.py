@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from coflows.registry.database import Database, next_log
 from coflows.registry.entry import FlowEntry, flow_id, page_of
-from coflows.registry.judging import GONE, OFFLINE, ONLINE, Known, Times
+from coflows.registry.judging import GONE, OFFLINE, ONLINE, Known, Times, state_of
 from coflows.registry.record import Beat, Record
 from coflows.registry.signed import Signed
 
@@ -96,11 +97,10 @@ class Nodes:
         row = db.execute("SELECT record FROM nodes WHERE own=1 AND sequence>0").fetchone()
         return None if row is None else Record.model_validate_json(row[0])
 
-    def missing(self, digests: Iterable[str]) -> list[str]:
+    def missing(self, db: sqlite3.Connection, digests: Iterable[str]) -> list[str]:
         """Those of the entries that are not here, each once."""
-        known = self._db.read()
         sql = "SELECT 1 FROM entries WHERE digest=?"
-        return [one for one in dict.fromkeys(digests) if known.execute(sql, (one,)).fetchone() is None]
+        return [one for one in dict.fromkeys(digests) if db.execute(sql, (one,)).fetchone() is None]
 
     def entries(self, digests: Sequence[str], db: sqlite3.Connection | None = None) -> dict[str, str]:
         """The texts of those entries that are here."""
@@ -126,7 +126,7 @@ class Nodes:
         record, signed = claim.record, claim.signed_record
         assert record is not None and signed is not None
         log = next_log(db)
-        state = GONE if record.withdrawn else ONLINE
+        state = GONE if record.withdrawn else self._state(claim)
         values = {
             "own": not claim.via,
             "state": state,
@@ -159,21 +159,25 @@ class Nodes:
         self._list(db, int(node), record, keep=not moved)
 
     def take_beat(self, db: sqlite3.Connection, claim: Claim) -> bool:
-        """Note that a known node is there; True when its flows are listed again for it."""
+        """Note that a known node is there; True when its state is another one now."""
         beat, signed = claim.beat, claim.signed_beat
         row = db.execute("SELECT node, state, record, record_log FROM nodes WHERE user_id=? AND url=?",
                          (beat.user_id, beat.url)).fetchone()  # fmt: skip
         node, state, text, record_log = row
-        log = next_log(db)
+        log, becomes = next_log(db), self._state(claim)
         db.execute(
             "UPDATE nodes SET beat=?, beat_text=?, beat_signature=?, beat_log=?, seen=max(seen, ?), state=?, via=?, "
             "record_log=? WHERE node=?",
-            (beat.beat, signed.text, signed.signature, log, claim.seen, ONLINE, claim.via,
+            (beat.beat, signed.text, signed.signature, log, claim.seen, becomes, claim.via,
              log if state == GONE else record_log, node),
         )  # fmt: skip
         if state == GONE:
             self._list(db, node, Record.model_validate_json(text), keep=False)
-        return bool(state != ONLINE)
+        return bool(state != becomes)
+
+    def _state(self, claim: Claim) -> str:
+        """Passed on late, a beat may be that of a node that is silent since."""
+        return OFFLINE if state_of(claim.seen, time.time(), self.times) != ONLINE else ONLINE
 
     def _list(self, db: sqlite3.Connection, node: int, record: Record, keep: bool) -> None:
         """Make the flows of a node those of its record; with ``keep``, those that are listed already may stay."""
