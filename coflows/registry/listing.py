@@ -16,7 +16,7 @@ from coflows.registry.kept import Kept
 from coflows.registry.order import Key
 from coflows.registry.page import SignedText
 from coflows.registry.proof import Proof
-from coflows.registry.query import And, Not, Tree
+from coflows.registry.query import And, Not, Tree, asks_status
 
 _COLUMNS = {"node": "node_url"}
 _SPARSE = 20
@@ -29,7 +29,6 @@ _ITEM = (
 )
 
 
-_OFTEN = 5
 _MANY = 10_000
 """To sort so many takes longer than to have them sorted for all pages."""
 
@@ -48,7 +47,6 @@ class Listing:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._counts: Kept[Tree, int] = Kept(1000)
-        self._asked: Kept[tuple[Key, ...], int] = Kept(1000)
         self._kept: Kept[tuple[Tree, tuple[Key, ...]], array[int]] = Kept(32)
 
     def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
@@ -62,29 +60,21 @@ class Listing:
                 return Found(total, filtered, [])
             if first + pp <= _FEW and filtered > _FEW:
                 chosen: Sequence[int] = _flows(db, query, order, filtered * _SPARSE < total, pp, first)
-            elif self._is_new(query, order, version) and (few := _flows_of_all(db, order, pp, first)) is not None:
+            elif query == And(()) and (few := _flows_of_all(db, order, pp, first)) is not None:
                 chosen = few
             else:
                 chosen = self._ordered(db, query, order, filtered * _SPARSE < total, version)[first : first + pp]
             return Found(total, filtered, _items(db, chosen))
 
-    def _is_new(self, query: Tree, order: tuple[Key, ...], version: int) -> bool:
-        """Whether this is the list of all flows in an order for which few asked since something changed: to sort all is
-        for who goes through it."""
-        if query != And(()):
-            return False
-        asked = (self._asked.get(order, version) or 0) + 1
-        self._asked.put(order, asked, version, self._db.version)
-        return asked <= _OFTEN
-
     def _ordered(
         self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, version: int
     ) -> Sequence[int]:
         """All flows that the query finds, in order; kept until something changes, for the pages that come after."""
-        known = self._kept.get((query, order), version)
+        known = None if asks_status(query) else self._kept.get((query, order), version)
         if known is None:
             known = array("q", _flows(db, query, order, sparse))
-            self._kept.put((query, order), known, version, self._db.version)
+            if not asks_status(query):
+                self._kept.put((query, order), known, version, self._db.version)
         return known
 
     def total(self) -> int:
@@ -122,14 +112,15 @@ class Listing:
 
     def _count(self, db: sqlite3.Connection, query: Tree, version: int) -> int:
         """Counting takes as long as finding all; it is done once until something changes."""
-        known = self._counts.get(query, version)
+        known = None if asks_status(query) else self._counts.get(query, version)
         if known is None:
             if isinstance(query, Not):
                 known = self._count(db, And(()), version) - self._count(db, query.part, version)
             else:
                 text, values = condition_of(query)
                 known = int(db.execute(f"SELECT count(*) FROM flows WHERE {text}", values).fetchone()[0])
-            self._counts.put(query, known, version, self._db.version)
+            if not asks_status(query):
+                self._counts.put(query, known, version, self._db.version)
         return known
 
 

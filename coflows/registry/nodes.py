@@ -159,7 +159,7 @@ class Nodes:
         self._list(db, int(node), record, keep=not moved)
 
     def take_beat(self, db: sqlite3.Connection, claim: Claim) -> bool:
-        """Note that a known node is there; True when its state is another one now."""
+        """Note that a known node is there; True when its flows are listed again for it."""
         beat, signed = claim.beat, claim.signed_beat
         row = db.execute("SELECT node, state, record, record_log FROM nodes WHERE user_id=? AND url=?",
                          (beat.user_id, beat.url)).fetchone()  # fmt: skip
@@ -173,7 +173,7 @@ class Nodes:
         )  # fmt: skip
         if state == GONE:
             self._list(db, node, Record.model_validate_json(text), keep=False)
-        return bool(state != becomes)
+        return bool(state == GONE)
 
     def _state(self, claim: Claim) -> str:
         """Passed on late, a beat may be that of a node that is silent since."""
@@ -225,14 +225,12 @@ class Nodes:
 
     def sweep(self, db: sqlite3.Connection, now: float) -> bool:
         """Mark who is silent as offline, let go of who has been for too long, and forget them after as long again. True
-        when anything changed."""
+        when flows are listed no more."""
         offline, gone = now - self.times.offline_after, now - self.times.ttl
-        changed = db.execute(
-            "UPDATE nodes SET state=? WHERE state=? AND seen<? AND own=0", (OFFLINE, ONLINE, offline)
-        ).rowcount
+        db.execute("UPDATE nodes SET state=? WHERE state=? AND seen<? AND own=0", (OFFLINE, ONLINE, offline))
         found = db.execute("SELECT node FROM nodes WHERE state=? AND seen<? AND own=0", (OFFLINE, gone))
-        changed += self._let_go(db, [node for (node,) in found.fetchall()], now)
-        changed += db.execute("DELETE FROM nodes WHERE state=? AND seen<?", (GONE, now - 2 * self.times.ttl)).rowcount
+        changed = self._let_go(db, [node for (node,) in found.fetchall()], now)
+        db.execute("DELETE FROM nodes WHERE state=? AND seen<?", (GONE, now - 2 * self.times.ttl))
         return bool(changed)
 
     def forget_entries(self, db: sqlite3.Connection, now: float) -> None:

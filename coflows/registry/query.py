@@ -71,6 +71,13 @@ class Or:
 Tree = Words | Compare | Not | And | Or
 
 
+def asks_status(tree: Tree) -> bool:
+    """Whether what a query finds changes with who is online."""
+    if isinstance(tree, And | Or):
+        return any(map(asks_status, tree.parts))
+    return asks_status(tree.part) if isinstance(tree, Not) else isinstance(tree, Compare) and tree.field == "status"
+
+
 class _Token(NamedTuple):
     kind: str
     text: str

@@ -113,11 +113,11 @@ class Service:
                 with self._db.write() as db:
                     self._own.beat(db)
                     self._numbers.keep(db)
-                    silent = self._nodes.sweep(db, now)
+                    gone = self._nodes.sweep(db, now)
                     self._nodes.forget_entries(db, now)
                     self._peers.forget(db, now - max(KEEP_PEERS, 2 * self.options.ttl))
                     db.execute("INSERT OR REPLACE INTO facts VALUES ('alive', ?)", (now,))
-                if silent:
+                if gone:
                     self._db.version += 1
             except CoflowsError as error:
                 logger.warning("%s: %s", self.url, error)
