@@ -115,6 +115,13 @@ def test_specs_are_checked() -> None:
     for wrong in ({}, {"funcname": "f"}, {**made.to_dict(), "more": 1}, {**made.to_dict(), "maxretries": -1}, 7):
         with pytest.raises(WorkflowInvalidError):
             read_spec(wrong)
+    for wrong, said in (
+        ({"funcname": "f", "nodename": "f", "conditons": {}}, "f: conditons is not known.*conditions"),
+        ({"funcname": "f", "nodename": "f", "conditions": {"need": []}}, "conditions.need is not known.*dependencies"),
+        ({"funcname": "f", "nodename": "f"}, "f has no executortype.*--type"),
+    ):
+        with pytest.raises(WorkflowInvalidError, match=said):
+            read_spec(wrong)
     with pytest.raises(NameInvalidError):
         func_spec("f", executortype="no:type")
     with pytest.raises(NameInvalidError):
