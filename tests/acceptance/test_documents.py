@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.services.processes import free_port
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 MAKE_TEST = "make test\n"
