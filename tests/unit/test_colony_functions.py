@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
-from coflows.errors import AccessDeniedError, NameInvalidError, WorkflowError, WorkflowInvalidError
+from coflows.errors import AccessDeniedError, NameInvalidError, SerializationError, WorkflowError, WorkflowInvalidError
 from coflows.identity.keys import Identity
 from coflows.workflow import Workflow, func_spec
 from coflows.workflow.colonies.function_spec import FunctionSpec, read_spec, read_specs
@@ -115,6 +116,9 @@ def test_specs_are_checked() -> None:
     for wrong in ({}, {"funcname": "f"}, {**made.to_dict(), "more": 1}, {**made.to_dict(), "maxretries": -1}, 7):
         with pytest.raises(WorkflowInvalidError):
             read_spec(wrong)
+    lock = threading.Lock()
+    with pytest.raises(SerializationError, match=r"Function locked cannot be sent: .*Open connections, locks"):
+        func_spec(lambda: lock, executortype="t", nodename="locked")
     for wrong, said in (
         ({"funcname": "f", "nodename": "f", "conditons": {}}, "f: conditons is not known.*conditions"),
         ({"funcname": "f", "nodename": "f", "conditions": {"need": []}}, "conditions.need is not known.*dependencies"),

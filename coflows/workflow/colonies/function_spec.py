@@ -150,7 +150,10 @@ def func_spec(
             try:
                 shipped = code_codec.dumps(func)
             except Exception as error:  # pickling runs the objects' own code, which may raise anything
-                raise SerializationError(f"Function {name} cannot be sent: {error}.") from error
+                raise SerializationError(
+                    f"Function {nodename or name} cannot be sent: {error}.",
+                    hint="Open connections, locks and files in it: what it takes from outside travels with it.",
+                ) from error
     else:
         name = func
     fields = {
