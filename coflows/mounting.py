@@ -170,7 +170,7 @@ class Mounter:
         except TimeoutError as error:
             raise CallTimeoutError(
                 f"User {user_id} did not answer in time.",
-                hint="Is a get_instance worker of his running? It can be asked again at any time.",
+                hint="Is a get_instance worker of his running (coflows worker all)? It can be asked again at any time.",
             ) from error
         if answer.failure is not None:
             raise Failure.from_dict(answer.failure).to_error(f"User {user_id}")

@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
     def allow(
         ctx: typer.Context,
         colony: str = COLONY,
-        user_id: str = typer.Argument(..., help="Whom; `coflows user show` prints it there."),
+        user_id: str = typer.Argument(..., help="Whom: his id, which `coflows user show` prints there, or his name."),
         submit: bool = typer.Option(False, "--submit", help="Let him submit workflows."),
         execute: bool = typer.Option(False, "--execute", help="Let him run executors."),
     ) -> None:
@@ -48,6 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
         options: Options = ctx.obj
         with options.client() as cl:
+            user_id = options.user_id(user_id)
             Colonies(cl).allow(colony, user_id, submit, execute)
         may = " and ".join(word for word, given in (("submit", submit), ("execute", execute)) if given)
         rights = {"colony": colony, "user_id": user_id, "submit": submit, "execute": execute}

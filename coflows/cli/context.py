@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coflows.errors import CoflowsError, RemoteFlowError
+from coflows.errors import CoflowsError, NameInvalidError, RemoteFlowError
 
 if TYPE_CHECKING:
     from coflows.client import Client
@@ -40,14 +40,23 @@ class Options:
         return which_user(self.user)
 
     def user_id(self, name_or_id: str) -> str:
-        """A user's id; he may be named by his name when his keys are in this home. "local" and "registry" stay."""
+        """A user's id; he may be named by his name when his keys are in this home. "local" and "registry" stay. Raises
+        NameInvalidError."""
         from coflows.identity.home import Home
         from coflows.model.flow_names import REGISTRY
-        from coflows.model.names import LOCAL
+        from coflows.model.names import LOCAL, check_user_id
 
         if name_or_id in (LOCAL, REGISTRY):
             return name_or_id
-        return dict(Home(self.settings.home).list_users()).get(name_or_id, name_or_id)
+        known = dict(Home(self.settings.home).list_users())
+        try:
+            return known.get(name_or_id) or check_user_id(name_or_id)
+        except NameInvalidError as error:
+            here = ", ".join(known) or "none"
+            raise NameInvalidError(
+                f"{name_or_id[:100]!r} is neither a user id nor a user whose keys are here ({here}).",
+                hint="Pass the 52 characters that `coflows user show` prints where he is.",
+            ) from error
 
     @contextmanager
     def client(self) -> Iterator[Client]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,11 +19,17 @@ from coflows.errors import ConfigurationError, WorkflowCancelledError, WorkflowF
 if TYPE_CHECKING:
     from coflows.workflow.colonies.colonies import Colonies
     from coflows.workflow.colonies.function_spec import Workflow
-    from coflows.workflow.colonies.process_graph import ProcessGraph
+    from coflows.workflow.colonies.process_graph import Process, ProcessGraph
 
 COLONY = typer.Option(None, "--colony", help="The colony; the only one, when this user has one.")
-OWNER = typer.Option(None, "--owner", help="User id of the colony's owner, when it is another's.")
+OWNER = typer.Option(
+    None, "--owner", help="The colony's owner, when it is another's: his id, or his name if his keys are here."
+)
 GRAPH = typer.Option(..., "--processgraphid", "--workflowid", help="The id that submit printed.")
+PART = typer.Option(
+    ..., "--processgraphid", "--workflowid", help="The id that submit printed; with /PROCESS behind it, of one process."
+)
+SPEC = "--spec is a list of functions, each with funcname and executortype, as docs/workflows.md shows."
 LISTS = {"ps": ("RUNNING", "running"), "psw": ("WAITING", "waiting"), "pss": ("SUCCESS", "successful")}
 LISTS |= {"psf": ("FAILED", "failed")}
 
@@ -49,13 +57,19 @@ def submit(
     timeout: float = typer.Option(None, help="Seconds to wait at most."),
 ) -> None:
     """Submit a workflow, and print its id."""
+    from coflows.workflow.colonies.colonies import TIMEOUT
+
     options: Options = ctx.obj
     with _colonies(options, owner) as client:
-        made = client.submit_workflow(_workflow(spec, _colony(client, colony)))
+        begun = time.monotonic()
+        made = client.submit_workflow(
+            _workflow(spec, _colony(client, colony)), timeout=TIMEOUT if timeout is None else min(timeout, TIMEOUT)
+        )
         if not wait:
             options.show({"processgraphid": made.processgraphid}, made.processgraphid)
             return
-        end = client.wait(made, timeout, None if options.json else _Bar(len(made.rows)))
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
+        end = client.wait(made, left, None if options.json else _Bar(len(made.rows)))
         _show(options, end)
         if end.state == "CANCELLED":
             raise WorkflowCancelledError(f"Workflow {end.processgraphid} was cancelled.")
@@ -65,21 +79,28 @@ def submit(
 
 def get(
     ctx: typer.Context,
-    processgraphid: str = GRAPH,
+    processgraphid: str = PART,
     owner: str = OWNER,
-    wait: bool = typer.Option(False, "--wait", help="Wait for the end."),
+    wait: bool = typer.Option(False, "--wait", help="Wait for the workflow's end."),
     timeout: float = typer.Option(None, help="Seconds to wait at most."),
 ) -> None:
-    """Show a workflow with its processes."""
+    """Show a workflow with its processes, or one process with its output."""
+    from coflows.workflow.colonies.places import GraphId, ProcessId
+
     options: Options = ctx.obj
+    one = ProcessId.parse(processgraphid) if processgraphid.count("/") > 1 else None
+    graph_id = str(one.graph if one else GraphId.parse(processgraphid))
     with _colonies(options, owner) as client:
-        found = client.get_processgraph(processgraphid)
+        found = client.get_processgraph(graph_id)
         if wait:
             found = client.wait(found, timeout, None if options.json else _Bar(len(found.rows)))
-        _show(options, found)
+        if one is None:
+            _show(options, found)
+        else:
+            _show_process(options, client.get_process(processgraphid))
 
 
-def cancel(ctx: typer.Context, processgraphid: str = GRAPH, owner: str = OWNER) -> None:
+def cancel(ctx: typer.Context, processgraphid: str = PART, owner: str = OWNER) -> None:
     """Stop a workflow, or with a process's id one process."""
     options: Options = ctx.obj
     with _colonies(options, owner) as client:
@@ -146,7 +167,7 @@ def _colonies(options: Options, owner: str | None) -> Iterator[Colonies]:
     from coflows.workflow.colonies.colonies import Colonies
 
     with options.client() as cl:
-        yield Colonies(cl, owner, coordinate=False)
+        yield Colonies(cl, None if owner is None else options.user_id(owner), coordinate=False)
 
 
 def _colony(client: Colonies, name: str | None) -> str:
@@ -170,11 +191,12 @@ def _workflow(place: str, colony: str) -> Workflow:
         text = sys.stdin.read() if place == "-" else Path(place).read_text(encoding="utf-8")
         value = yaml.safe_load(text)  # JSON is YAML.
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"--spec {place} cannot be read: {error}.") from error
+        raise ConfigurationError(f"--spec {place} cannot be read: {error}.", hint=SPEC) from error
     functions = value.get("functionspecs") if isinstance(value, dict) else value
-    for one in functions if isinstance(functions, list) else ():
-        if isinstance(one, dict):
-            one.setdefault("nodename", one.get("funcname"))
+    if not isinstance(functions, list) or not functions or not all(isinstance(one, dict) for one in functions):
+        raise ConfigurationError(f"--spec {place} has no functions.", hint=SPEC)
+    for one in functions:
+        one.setdefault("nodename", one.get("funcname"))
     workflow = Workflow(colony)
     workflow.functionspecs += read_specs(functions)
     return workflow
@@ -185,6 +207,13 @@ def _show(options: Options, found: ProcessGraph) -> None:
 
     text = "" if options.json else f"{graphs_table([found])}\n{processes_table(found)}"
     options.show(_plain(found), f"{text}\n{found.reason}".rstrip())
+
+
+def _show_process(options: Options, found: Process) -> None:
+    value = {**asdict(found), "executortype": found.spec.executortype}
+    del value["spec"]
+    said = found.reason or json.dumps(found.output, default=str)
+    options.show(value, f"{found.state}\n{said}" if found.ended_at else str(found.state))
 
 
 def _plain(found: ProcessGraph) -> dict[str, Any]:

@@ -25,8 +25,10 @@ def class_file(cls: type) -> Path | None:
 
 def config_place(cls: type) -> str:
     """Where a key of the class's config belongs, for a hint."""
-    path = class_file(cls)
-    return str(path) if path else f"the class attribute default_config of {cls.__name__}"
+    path, attribute = class_file(cls), f"the class attribute default_config of {cls.__name__}"
+    if path is None:
+        return attribute
+    return str(path) if path.is_file() or "default_config" not in vars(cls) else f"{attribute}, or {path}"
 
 
 def read_class_file(cls: type) -> dict[str, Any]:

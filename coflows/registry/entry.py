@@ -80,7 +80,8 @@ def first_problem(error: Exception) -> str:
     """Where and what, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+        where = ".".join(map(str, first["loc"])) or "it"
+        return f"{where} is not known" if first["type"] == "extra_forbidden" else f"{where}: {first['msg']}"
     return str(error).rstrip(".")
 
 

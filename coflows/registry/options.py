@@ -119,5 +119,6 @@ def make_options(said: dict[str, Any], loaded: dict[str, Any], where: str = "the
         return Options(**{**loaded, **given})
     except (ValidationError, NameInvalidError) as error:
         raise ConfigurationError(
-            f"{where}, or the arguments beside it, are not valid: {first_problem(error)}."
+            f"{where}, or the arguments beside it, are not valid: {first_problem(error)}.",
+            hint=f"A flow has {', '.join(FlowSpec.model_fields)}." if "flows" in first_problem(error) else "",
         ) from error

@@ -266,7 +266,7 @@ def _bound(options: Options) -> tuple[socket.socket, Options]:
     except OSError as error:
         raise ConfigurationError(
             f"Cannot listen at {host}:{port}: {error.strerror or error}.",
-            hint="Is another service there? Give url=... with another port, or listen=HOST:PORT behind a proxy.",
+            hint="Is another service there? Give --url (url=...) another port, or --listen HOST:PORT behind a proxy.",
         ) from error
     if place.port:
         return bound, options

@@ -19,6 +19,9 @@ from coflows.registry.options import FlowSpec
 
 logger = logging.getLogger(__name__)
 
+OWN = "coflows."
+"""Classes of the runtime's own, as those of colonies and executors: served, but nothing to be fetched by name."""
+
 
 class FlowSource(Protocol):
     """Gives the flows of a node."""
@@ -52,7 +55,8 @@ class ListedFlows:
 
 
 class ServedFlows:
-    """What a user serves: each endpoint, from when he serves it until he unserves it."""
+    """What a user serves: each endpoint, from when he serves it until he unserves it; his colonies and executors
+    aside."""
 
     def __init__(self, cl: Client) -> None:
         self._cl = cl
@@ -60,7 +64,8 @@ class ServedFlows:
     def entries(self) -> list[FlowEntry]:
         """What is served now. A class that cannot be loaded here is listed by its endpoint alone."""
         found = find_endpoints(self._cl.store, list(endpoint_names(self._cl.store)))
-        return [self._entry(name, one.flow_class_name) for name, one in found.items() if one.served]
+        offered = {name: one.flow_class_name for name, one in found.items() if one.served}
+        return [self._entry(name, flow) for name, flow in offered.items() if not flow.startswith(OWN)]
 
     def _entry(self, name: str, flow_class_name: str) -> FlowEntry:
         try:

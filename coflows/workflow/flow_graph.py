@@ -45,7 +45,10 @@ class FlowGraph:
     def step_named(self, name: str) -> FlowStep:
         """The step of a name; raises WorkflowInvalidError."""
         if name not in self._by_name:
-            raise WorkflowInvalidError(f"{name} is no step of {type(self.flow_spec).__name__}.")
+            raise WorkflowInvalidError(
+                f"{name} is no step of {type(self.flow_spec).__name__}.",
+                hint=f"Its steps are {', '.join(self._by_name)}.",
+            )
         return self._by_name[name]
 
     def processes(self) -> list[ProcessSpec]:

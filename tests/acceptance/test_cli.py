@@ -243,11 +243,15 @@ def test_workflows(
     functions.write_text(
         "def give():\n    return 1, 2\ndef add(a, b):\n    return a + b\ndef bad():\n    raise ValueError('boom')\n"
     )
-    worker("workers.executor", "--colony", "test", "--type", "sums", "--functions", "sums")
+    assert "There is test." in coflows("workflow", "ps", "--colony", "tset", code=7).stderr
+    assert "neither a user id nor a user" in coflows("colony", "allow", "test", "bob", code=2).stderr
     spec = tmp_path / "workflow.json"
     give = {"funcname": "give", "executortype": "sums"}
     add = {"funcname": "add", "executortype": "sums", "conditions": {"dependencies": ["give"]}}
     spec.write_text(json.dumps([give, add]))
+    alone = coflows("workflow", "submit", "--spec", str(spec), "--timeout", "0.5", code=10).stderr
+    assert "python -m workers.executor --colony test" in alone
+    worker("workers.executor", "--colony", "test", "--type", "sums", "--functions", "sums")
     shown = coflows("workflow", "submit", "--spec", str(spec), "--wait")
     assert "PROCESSGRAPH ID" in shown.stdout and "SUCCESS" in shown.stdout and "2/2" in shown.stderr
     (listed,) = json.loads(coflows("workflow", "pss", "--json").stdout)
@@ -258,12 +262,17 @@ def test_workflows(
         assert [one["state"] for one in found["processes"]] == ["SUCCESS", "SUCCESS"]
     table = coflows("workflow", "get", "--processgraphid", graph).stdout
     assert [line for line in table.splitlines() if "\u2502 add " in line and "SUCCESS" in line]
+    assert coflows("workflow", "get", "--workflowid", f"{graph}/add", "--wait").stdout.split() == ["SUCCESS", "3"]
+    assert json.loads(coflows("workflow", "get", "--workflowid", f"{graph}/give", "--json").stdout)["output"] == [1, 2]
     assert "flowchart" in coflows("workflow", "graph", "--processgraphid", graph).stdout
     assert "<svg" in coflows("workflow", "graph", "--workflowid", graph, "--svg").stdout
     failing = tmp_path / "failing.yaml"
     failing.write_text("- {funcname: bad, executortype: sums, nodename: never}\n")
     failed = coflows("workflow", "submit", "--spec", str(failing), "--wait", code=9)
     assert "Step never failed: ValueError: boom" in failed.stderr
+    for text, code, hint in (("steps: [a]", 2, "docs/workflows.md"), ("- {a: 1}", 6, "funcname")):
+        failing.write_text(text)
+        assert hint in coflows("workflow", "submit", "--spec", str(failing), code=code).stderr
     waiting = tmp_path / "waiting.yaml"
     waiting.write_text("- {funcname: f, executortype: nobody}\n")
     stuck = coflows("workflow", "submit", "--spec", str(waiting)).stdout.strip()

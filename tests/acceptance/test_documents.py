@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.services.processes import free_port
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 MAKE_TEST = "make test\n"
@@ -36,6 +38,8 @@ def test_code_block(name: str, kind: str, text: str, tmp_path: Path) -> None:
     else:
         assert kind == "bash", f"{name} has a block of {kind}, which nothing executes"
         text = text.replace("coflows worker all &\n", WAIT_FOR_WORKER)
+        for port in set(re.findall(r"localhost:(\d+)", text)):
+            text = text.replace(f"localhost:{port}", f"localhost:{free_port()}")  # Another test may have it.
         text = re.sub(r"^source .*\n", "", text, flags=re.M)
         command, folder = ["bash", "-m", "-e", "-o", "pipefail", "-c", text], ROOT
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)

@@ -108,7 +108,7 @@ def test_get_result_of_what_is_no_step() -> None:
     flow = MyFlow("my-flow", 5)
     with pytest.raises(WorkflowInvalidError, match="run is no step"):
         flow.get_result(flow.run)
-    with pytest.raises(WorkflowInvalidError, match="step9 is no step of MyFlow"):
+    with pytest.raises(WorkflowInvalidError, match=r"step9 is no step of MyFlow\. Its steps are "):
         flow.get_result("step9")
     with pytest.raises(WorkflowInvalidError, match="c is no step of MyFlow"):
         flow.get_result(Lists.c)

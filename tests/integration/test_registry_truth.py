@@ -21,6 +21,7 @@ from coflows.identity.keys import Identity
 from coflows.registry import Registry, RunningService
 from coflows.registry.entry import FlowEntry
 from coflows.serving import serve_flow, unserve_flow
+from coflows.workflow import Colonies
 from tests.registry_stranger import Stranger
 from tests.registry_world import Serve, answers, eventually, free_urls, get, run_process, total
 
@@ -51,6 +52,7 @@ def test_what_a_user_serves_is_offered(serve: Serve, users: Callable[..., list[C
     (alice,) = users(1)
     registry = serve()
     serve_flow(alice, Reverser, "reverse")
+    Colonies(alice).add_colony("hers")  # Served too, but nothing to be found.
     node = serve(alice, connect=registry.url, organization="Alice", **NODE)
     eventually(lambda: names(registry.url) == ["Reverser"], "what was served before")
     serve_flow(alice, Reverser, "another")
@@ -231,6 +233,7 @@ def test_a_cache_has_one_service(serve: Serve, tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("flows: [{name: 3}]", "flows"),
+        ("flows: [{endpont: x}]", "endpont is not known.*A flow has entry, endpoint"),
         ("flows: [{}]", "no entry, endpoint or name"),
         ("flows: [{endpoint: 'a:b'}]", "not valid"),
         ("connect: [nowhere]", "URL"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
-from coflows.errors import AccessDeniedError, NameInvalidError, WorkflowError, WorkflowInvalidError
+from coflows.errors import AccessDeniedError, NameInvalidError, SerializationError, WorkflowError, WorkflowInvalidError
 from coflows.identity.keys import Identity
 from coflows.workflow import Workflow, func_spec
 from coflows.workflow.colonies.function_spec import FunctionSpec, read_spec, read_specs
@@ -114,6 +115,16 @@ def test_specs_are_checked() -> None:
     assert read_spec(made.to_dict()) == made and made.funcname == "f" and made.process().policy.maxretries == 2
     for wrong in ({}, {"funcname": "f"}, {**made.to_dict(), "more": 1}, {**made.to_dict(), "maxretries": -1}, 7):
         with pytest.raises(WorkflowInvalidError):
+            read_spec(wrong)
+    lock = threading.Lock()
+    with pytest.raises(SerializationError, match=r"Function locked cannot be sent: .*Open connections, locks"):
+        func_spec(lambda: lock, executortype="t", nodename="locked")
+    for wrong, said in (
+        ({"funcname": "f", "nodename": "f", "conditons": {}}, "f: conditons is not known.*conditions"),
+        ({"funcname": "f", "nodename": "f", "conditions": {"need": []}}, "conditions.need is not known.*dependencies"),
+        ({"funcname": "f", "nodename": "f"}, "f has no executortype.*--type"),
+    ):
+        with pytest.raises(WorkflowInvalidError, match=said):
             read_spec(wrong)
     with pytest.raises(NameInvalidError):
         func_spec("f", executortype="no:type")

@@ -200,6 +200,13 @@ def test_name_and_description_are_required(module: Any, tmp_path: Path, key: str
     refused(lambda: module.Child.get_config(**{key: value}), "family.Child", repr(key), str(tmp_path / "Child.yaml"))
 
 
+def test_a_class_that_has_the_attribute_is_told_to_use_it() -> None:
+    class Attributed(AtomicFlow):
+        default_config: ClassVar[dict[str, Any]] = {"name": "Attributed"}
+
+    refused(Attributed.get_config, "'description'", "default_config of Attributed")
+
+
 def test_a_class_without_a_file_is_told_to_use_the_attribute() -> None:
     made: Any = type("Made", (Silent,), {"__module__": "nowhere_at_all"})
     refused(made.get_config, "Made", "'name'", "default_config")

@@ -98,21 +98,19 @@ class Colonies:
         closes. Nothing happens when this client does so already. Raises EndpointNotFoundError."""
         endpoint = colony_endpoint(colonyname)
         if find_endpoint(self._cl.store, endpoint) is None:
-            raise EndpointNotFoundError(
-                f"User {self.owner} has no colony {colonyname!r}.", hint="Make it with add_colony(name)."
-            )
+            raise self._no_colony(colonyname)
         self._cl.once(f"coordinator of {endpoint}", lambda: DispatchWorker(self._cl, endpoint).stop)
 
     # -- workflows ---------------------------------------------------------------------------------------------
 
-    def submit_workflow(self, workflow: Workflow, run_id: str | None = None) -> ProcessGraph:
+    def submit_workflow(self, workflow: Workflow, run_id: str | None = None, timeout: float = TIMEOUT) -> ProcessGraph:
         """Submit; it runs from now on whatever becomes of this process. Durable when it returns. A workflow that is
         larger than a message goes in parts, and is submitted with the last one. Under a ``run_id`` of this user's own
         choice it is submitted once: whoever submits under it again, perhaps from another process, is given the same
-        run, until that is removed."""
-        return self.get_processgraph(self.begin(workflow, run_id))
+        run, until that is removed. ``timeout``: seconds that the colony is waited for."""
+        return self.get_processgraph(self.begin(workflow, run_id, timeout))
 
-    def begin(self, workflow: Workflow, run_id: str | None = None) -> str:
+    def begin(self, workflow: Workflow, run_id: str | None = None, timeout: float = TIMEOUT) -> str:
         """``submit_workflow``, and its id alone."""
         colony = workflow.colonyname
         specs = [spec.signed(self._cl.identity, self.owner, colony) for spec in workflow.functionspecs]
@@ -130,8 +128,8 @@ class Colonies:
             data |= {"submission": new_message_id(), "parts": len(parts)}
             for number, part in enumerate(parts):
                 one = {"ask": "part", "submission": data["submission"], "number": number, "specs": part}
-                self._ask_colony(colony, one)
-        return str(GraphId.parse(self._ask_colony(colony, data)["processgraphid"]))
+                self._ask_colony(colony, one, timeout)
+        return str(GraphId.parse(self._ask_colony(colony, data, timeout)["processgraphid"]))
 
     def get_processgraph(self, processgraphid: str) -> ProcessGraph:
         """A workflow as it is now: ``state``, ``processids``, ..."""
@@ -270,15 +268,20 @@ class Colonies:
     def _colony_at(self, colonyname: str) -> InstanceAddress:
         check_colony(colonyname)
         if self.owner == self._cl.user_id and find_endpoint(self._cl.store, colony_endpoint(colonyname)) is None:
-            raise EndpointNotFoundError(
-                f"User {self.owner} has no colony {colonyname!r}.", hint="Make it with add_colony(name)."
-            )
+            raise self._no_colony(colonyname)
         return colony_address(self.owner, colonyname)
 
-    def _ask_colony(self, colonyname: str, data: dict[str, Any]) -> dict[str, Any]:
+    def _no_colony(self, colonyname: str) -> EndpointNotFoundError:
+        known = self.get_colonies()
+        return EndpointNotFoundError(
+            f"User {self.owner} has no colony {colonyname!r}.",
+            hint=f"There is {', '.join(known) or 'none'}. Make it: coflows colony add NAME, or add_colony(name).",
+        )
+
+    def _ask_colony(self, colonyname: str, data: dict[str, Any], timeout: float = TIMEOUT) -> dict[str, Any]:
         address = self._colony_at(colonyname)
         try:
-            return self._ask(address, data, TIMEOUT)
+            return self._ask(address, data, timeout)
         except InstanceNotFoundError as error:
             raise EndpointNotFoundError(
                 f"User {self.owner} has no colony {colonyname!r} on this broker.", hint="Ask him for its name."
@@ -302,10 +305,7 @@ class Colonies:
             raise _as_it_was(error) from error
         except CallTimeoutError as error:
             future.cancel()
-            raise CallTimeoutError(
-                f"No answer of {address.dispatch_point} within {timeout:g} s.",
-                hint="Not over yet, or nobody coordinates it: its owner runs `python -m workers.executor`.",
-            ) from error
+            raise _late(address, data["ask"], timeout) from error
 
     def _waited(self, future: FlowFuture, run: InstanceAddress, timeout: float | None) -> dict[str, Any]:
         """The reply of a run, which may take as long as it takes; but who waits for long is told for what."""
@@ -329,6 +329,20 @@ class Colonies:
             self.coordinate(address.dispatch_point.removeprefix("colony."))
         route = route_to(address)._replace(ordered=None)  # Who asks waits for the answer: there is no order to keep.
         return self._cl.call(route, FlowMessage(data), confirm=True)
+
+
+def _late(address: InstanceAddress, ask: str, timeout: float | None) -> CallTimeoutError:
+    colony = address.dispatch_point.removeprefix("colony.")
+    command = f"python -m workers.executor --colony {colony}"
+    if ask == "wait":
+        return CallTimeoutError(
+            f"Workflow {GraphId(colony, address.flow_id)} was not over in time.",
+            hint=f"It goes on when its executors and its owner's are there: {command} --type TYPE.",
+        )
+    return CallTimeoutError(
+        f"No answer of colony {colony} within {timeout:g} s.",
+        hint=f"Somebody is to coordinate it: its owner runs {command} --type TYPE.",
+    )
 
 
 def _as_it_was(error: RemoteFlowError) -> CoflowsError:

@@ -176,7 +176,7 @@ class Executor:
             if not future.done():
                 self._tell_run(graph, {"ask": "started", **answer})
             output = packed(future.result())
-            encode(output)
+            encode({"output": output[1]})  # Whose name is in what it raises.
             return {**answer, "output": output}
         except CancelledError:
             logger.info("Step %s was stopped.", data["process"])

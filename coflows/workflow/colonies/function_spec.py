@@ -150,7 +150,10 @@ def func_spec(
             try:
                 shipped = code_codec.dumps(func)
             except Exception as error:  # pickling runs the objects' own code, which may raise anything
-                raise SerializationError(f"Function {name} cannot be sent: {error}.") from error
+                raise SerializationError(
+                    f"Function {nodename or name} cannot be sent: {error}.",
+                    hint="Open connections, locks and files in it: what it takes from outside travels with it.",
+                ) from error
     else:
         name = func
     fields = {
@@ -203,7 +206,16 @@ def _checked(value: object) -> FunctionSpec:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = value.get("nodename") or value.get("funcname") if isinstance(value, Mapping) else None
-        where = ".".join(str(part) for part in first["loc"])
-        raise WorkflowInvalidError(f"Step {str(name or '?')[:100]}: {where}: {first['msg']}.") from error
+        where, step = ".".join(str(part) for part in first["loc"]), f"Step {str(name or '?')[:100]}"
+        if first["type"] == "extra_forbidden":
+            fields = FunctionSpec.model_fields if len(first["loc"]) == 1 else Conditions.model_fields
+            hint = f"There is {', '.join(fields)}."
+            raise WorkflowInvalidError(f"{step}: {where[:100]} is not known.", hint=hint) from error
+        raise WorkflowInvalidError(f"{step}: {where + ': ' if where else ''}{first['msg']}.") from error
+    if not spec.executortype:
+        raise WorkflowInvalidError(
+            f"Step {spec.nodename} has no executortype.",
+            hint="Say of which type executors run it: what their --type is, for instance python.",
+        )
     check_colony(spec.executortype, f"Step {spec.nodename}: executor type")
     return spec

@@ -79,7 +79,8 @@ class GraphId(NamedTuple):
             return cls(check_colony(colony), check_flow_id(flow_id))
         except NameInvalidError as error:
             raise NameInvalidError(
-                f"{str(text)[:100]!r} is no process graph's id.", hint="Pass what submit_workflow gave."
+                f"{str(text)[:100]!r} is no process graph's id.",
+                hint="Pass what submit printed, or the processgraphid of what submit_workflow gave: COLONY/ID.",
             ) from error
 
 
