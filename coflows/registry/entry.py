@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from coflows.errors import NameInvalidError, SerializationError
 from coflows.model.names import check_endpoint
-from coflows.registry.signed import canonical, parsed
+from coflows.registry.signed import canonical
 
 MAX_ENTRY_BYTES = 32 * 1024
 MAX_TAGS = 32
@@ -42,28 +42,36 @@ class FlowEntry(BaseModel):
         return None if value is None else check_endpoint(value)
 
     def text(self) -> str:
-        """Its one form. Raises SerializationError when it is too large."""
-        try:
-            text = canonical(self.model_dump())
-            size = len(text.encode())
-        except (ValueError, TypeError, RecursionError) as error:
-            raise SerializationError(f"The schemas of {self.name!r} are no JSON: {error}.") from error
+        """Its one form. Raises SerializationError when it is too large, or when nobody else could read it."""
+        text = self._written()
+        size = len(text.encode())
         if size > MAX_ENTRY_BYTES:
             raise SerializationError(
                 f"What is said of {self.name!r} has {size} bytes; at most {MAX_ENTRY_BYTES} are taken.",
                 hint="Shorten its description or schemas.",
             )
+        FlowEntry.from_text(text)
         return text
 
     @classmethod
     def from_text(cls, text: str) -> FlowEntry:
-        """Read what a node sent. Raises SerializationError."""
+        """Read what a node sent, in its one form: what is nested too deep, no number, no text or said twice
+        is one thing to one reader of JSON and another to the next. Raises SerializationError."""
         try:
             if len(text.encode()) > MAX_ENTRY_BYTES:
                 raise SerializationError(f"An entry has more than {MAX_ENTRY_BYTES} bytes.")
-            return cls.model_validate(parsed(text))
+            entry = cls.model_validate_json(text)
         except (ValidationError, NameInvalidError, UnicodeEncodeError) as error:
             raise SerializationError(f"This is no flow's entry: {first_problem(error)}.") from error
+        if entry._written() != text:
+            raise SerializationError(f"The entry of {entry.name!r} is not in its one form.")
+        return entry
+
+    def _written(self) -> str:
+        try:
+            return canonical(self.model_dump())
+        except (ValueError, TypeError, RecursionError) as error:
+            raise SerializationError(f"The schemas of {self.name!r} are no JSON: {error}.") from error
 
 
 def digest_of(text: str) -> str:
@@ -81,8 +89,14 @@ def first_problem(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        return f"{where} is not known" if first["type"] == "extra_forbidden" else f"{where}: {first['msg']}"
-    return str(error).rstrip(".")
+        known = first["type"] != "extra_forbidden"
+        return in_one_line(f"{where}: {first['msg']}" if known else f"{where} is not known")
+    return in_one_line(str(error).rstrip("."))
+
+
+def in_one_line(text: str, most: int = 500) -> str:
+    """What others wrote, for a log or a terminal: it commands neither, and makes no line of its own."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:most])
 
 
 def page_of(node_url: str, flow_id: str) -> str:

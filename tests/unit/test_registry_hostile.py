@@ -1,0 +1,44 @@
+"""What hostile nodes, registries and clients try, refused by the parts of registries that decide."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from coflows.errors import SerializationError
+from coflows.identity.keys import Identity
+from coflows.registry.entry import FlowEntry
+from coflows.registry.record import Beat
+from coflows.registry.signed import Signed
+
+
+@pytest.mark.parametrize(
+    "schema",
+    ['{"a":NaN}', '{"a":1e999}', '{"a":"\\ud800"}', '{"a":' + "[" * 250 + "]" * 250 + "}", '{"a":1,"a":2}', '{"a": 1}'],
+)
+def test_an_entry_that_not_everybody_can_read_is_none(schema: str) -> None:
+    """Kept, it would have failed every page that it is in."""
+    text = FlowEntry(key="f", name="F").text().replace('"input_schema":{}', f'"input_schema":{schema}')
+    with pytest.raises(SerializationError):
+        FlowEntry.from_text(text)
+
+
+def test_a_flow_whose_schema_nobody_could_read_is_not_offered() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(250):
+        schema = {"a": schema}
+    with pytest.raises(SerializationError):
+        FlowEntry(key="f", name="F", input_schema=schema).text()
+    odd: dict[str, Any] = {"a": [1.5, 1e22, -0.0, None, True, 10**40]}
+    entry = FlowEntry(key="f", name="Rückwärts \u2028 \"\\ 😀", input_schema=odd)
+    assert FlowEntry.from_text(entry.text()) == entry
+
+
+def test_what_others_wrote_makes_no_line_of_a_log() -> None:
+    key = "\nCRITICAL all is lost\x1b[2J\x9b2J"
+    said = {"user_id": Identity.generate().user_id, "url": "http://a.example", "beat": 1, key: 1}
+    with pytest.raises(SerializationError) as caught:
+        Beat.read(Signed(json.dumps(said), ""))
+    assert caught.value.message.isprintable() and len(caught.value.message) < 1000
