@@ -27,6 +27,12 @@ NOT_CONNECTED = "not_connected"
 FRESH_SECONDS = 600.0
 """How often all is compared from the start, whatever the cursors say."""
 GATHER_SECONDS = 0.02
+MAX_TURNS = 5
+"""How often the other side may want to begin elsewhere before it has all."""
+
+MAX_PAGES = 20_000
+"""More than twice as many as nodes are taken in: a page has at least one."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -51,8 +57,8 @@ class Home(Protocol):
     def left(self) -> None:
         """A farewell was said."""
 
-    def heed(self, sequence: int, beat: int) -> None:
-        """Numbers of its own that others know."""
+    def heed(self, later: Offer) -> None:
+        """What it said of itself before, as others know it."""
 
     def give(self, after: Cursor) -> Page:
         """What it passes on."""
@@ -208,7 +214,8 @@ class Link:
     def _connect(self, fresh: bool) -> Welcome:
         body = Announcement(offer=self._home.own_offer(), fresh=fresh)
         welcome = _read(Welcome, self._ask("POST", "/connect", body))
-        self._home.heed(welcome.sequence, welcome.beat)
+        if welcome.later is not None:
+            self._home.heed(welcome.later)
         self._was_connected = True
         if fresh or welcome.user_id != self.known.user_id:
             self.known = LinkState(self.url, welcome.user_id)
@@ -218,21 +225,32 @@ class Link:
     def _push(self, welcome: Welcome) -> Welcome:
         """Pass on what the other side does not know."""
         entries: dict[str, str] = {}
+        sent: set[str] = set()
+        turns = 0
         cursor = welcome.cursor if welcome.log == self._home.log else Cursor()
         while not self._closed:
             page = self._home.give(cursor)
             told = _read(Updated, self._ask("POST", "/update", Update(page=page, entries=entries)))
-            entries = _within(self._home.entries(told.missing))
-            if told.missing and not entries:
-                raise RegistryError(f"{self.url} wants entries that are not here.")
+            entries = _within(self._home.entries([one for one in told.missing if one not in sent]))
             cursor = told.cursor
-            if not told.missing and not page.more and told.cursor == page.upto:
+            if told.missing:
+                if not entries:
+                    raise RegistryError(f"{self.url} wants entries that are not here, or that it has been sent.")
+                sent.update(entries)
+                continue
+            sent.clear()
+            turns += cursor != page.upto
+            if turns > MAX_TURNS:
+                raise RegistryError(f"{self.url} wants the same changes again and again.")
+            if not page.more and cursor == page.upto:
                 break
         return welcome.model_copy(update={"cursor": cursor, "log": self._home.log})
 
     def _pull(self) -> None:
         """Take in what the other side knows."""
-        while not self._closed:
+        for _ in range(MAX_PAGES):
+            if self._closed:
+                return
             cursor = self.known.cursor
             path = f"/changes?records={cursor.records}&beats={cursor.beats}"
             page = _read(Page, self._ask("GET", path))
@@ -249,6 +267,9 @@ class Link:
             self.known = self.known._replace(cursor=page.upto)
             if not page.more:
                 return
+            if not page.offers or page.upto == cursor:
+                break
+        raise RegistryError(f"{self.url} passes on changes without end.")
 
     def _leave(self) -> None:
         welcome = self._connect(False)

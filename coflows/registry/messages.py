@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from coflows.registry.page import Cursor, LogId, Offer
-from coflows.registry.record import Number
 
 Url = Annotated[str, StringConstraints(max_length=500)]
 
@@ -30,8 +29,8 @@ class Target(_Message):
 
 
 class Welcome(_Message):
-    """A service is connected: to whom, and up to where its log is known there, with the numbers of its record and its
-    beat that are known there."""
+    """A service is connected: to whom, and up to where its log is known there; with what it signed itself before, where
+    that is later than what it says now."""
 
     user_id: str
     url: str
@@ -40,5 +39,4 @@ class Welcome(_Message):
     feed: bool
     log: LogId
     cursor: Cursor
-    sequence: Number
-    beat: Number
+    later: Offer | None = None

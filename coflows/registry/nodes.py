@@ -12,6 +12,7 @@ from typing import NamedTuple
 from coflows.registry.database import Database, next_log
 from coflows.registry.entry import FlowEntry, flow_id, page_of
 from coflows.registry.judging import GONE, OFFLINE, ONLINE, Known, Times, state_of
+from coflows.registry.page import Offer, SignedText
 from coflows.registry.record import Beat, Record
 from coflows.registry.signed import Signed
 
@@ -96,6 +97,17 @@ class Nodes:
         """The record of the service's own node, unless it has to be signed anew."""
         row = db.execute("SELECT record FROM nodes WHERE own=1 AND sequence>0").fetchone()
         return None if row is None else Record.model_validate_json(row[0])
+
+    def offer(self, user_id: str, url: str) -> Offer | None:
+        """What a node said last of itself, as it was signed."""
+        columns = "record, record_signature, beat_text, beat_signature"
+        sql = f"SELECT {columns} FROM nodes WHERE user_id=? AND url=?"
+        row = self._db.read().execute(sql, (user_id, url)).fetchone()
+        if row is None:
+            return None
+        return Offer(
+            record=SignedText(text=row[0], signature=row[1]), beat=SignedText(text=row[2], signature=row[3])
+        )
 
     def missing(self, db: sqlite3.Connection, digests: Iterable[str]) -> list[str]:
         """Those of the entries that are not here, each once."""

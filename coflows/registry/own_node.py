@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 
-from coflows.errors import ConfigurationError
+from coflows.errors import AccessDeniedError, ConfigurationError
 from coflows.identity.keys import Identity
 from coflows.registry.change_log import ChangeLog
 from coflows.registry.database import Database, next_number
@@ -69,15 +69,20 @@ class OwnNode:
             self._nodes.outdate(db)
         return Offer(record=SignedText.of(record.sign(self._identity)), beat=SignedText.of(claim.signed_beat))
 
-    def heed(self, sequence: int, beat: int) -> bool:
-        """Others know this record and this beat of it, perhaps from before the cache was lost; True when what it offers
-        has to be signed as later than that."""
-        own = self._nodes.known(self._identity.user_id, self._options.url)
-        if own is not None and sequence <= own.sequence and beat <= own.beat:
+    def heed(self, later: Offer) -> bool:
+        """Others know this of it, perhaps from before the cache was lost; True when what it offers has to be signed as
+        later than that. Raises AccessDeniedError or SerializationError when it never said that: nobody else moves its numbers."""
+        me = (self._identity.user_id, self._options.url)
+        beat = Beat.read(later.beat.signed).check(later.beat.signed)
+        record = None if later.record is None else Record.read(later.record.signed).check(later.record.signed)
+        if (beat.user_id, beat.url) != me or record is None or (record.user_id, record.url) != me:
+            raise AccessDeniedError("What is said to be this node's is that of another one.")
+        own = self._nodes.known(*me)
+        if own is not None and record.sequence <= own.sequence and beat.beat <= own.beat:
             return False
         with self._db.write() as db:
-            next_number(db, "sequence", sequence + 1)
-            next_number(db, "beat", beat + 1)
+            next_number(db, "sequence", record.sequence + 1)
+            next_number(db, "beat", beat.beat + 1)
             self._nodes.outdate(db)
         return True
 

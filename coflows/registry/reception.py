@@ -15,7 +15,7 @@ from coflows.registry.nodes import Nodes
 from coflows.registry.options import Options
 from coflows.registry.page import Cursor, Update, Updated
 from coflows.registry.peers import Peer, Peers
-from coflows.registry.record import NODE, Record, role_of
+from coflows.registry.record import NODE, Beat, Record, role_of
 from coflows.registry.requests import Asker
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ class Reception:
         with self._db.write() as db:
             self._use(db, asker)
             peer = self._peers.connect(db, asker, record.organization, role, said.fresh)
+        beat = Beat.read(said.offer.beat.signed)
         known = self._nodes.known(asker.user_id, asker.url)
+        later = known is not None and (known.sequence > record.sequence or known.beat > beat.beat)
         logger.info("%s: connect from %s (%s) with flows: %d.", options.url, asker.url, role, len(record.flows))
         return Welcome(
             user_id=self._user_id,
@@ -63,8 +65,7 @@ class Reception:
             feed=options.feed,
             log=peer.log,
             cursor=peer.cursor,
-            sequence=known.sequence if known else 0,
-            beat=known.beat if known else 0,
+            later=self._nodes.offer(asker.user_id, asker.url) if later else None,
         )
 
     def update(self, asker: Asker, update: Update) -> tuple[Updated, bool]:

@@ -190,9 +190,9 @@ class Service:
         """A registry was left. Others that this service stays with are told that it is there all the same."""
         self._offer_again()
 
-    def heed(self, sequence: int, beat: int) -> None:
-        """Numbers of its own that others know."""
-        if self._own.heed(sequence, beat):
+    def heed(self, later: Offer) -> None:
+        """What it said of itself before, as others know it."""
+        if self._own.heed(later):
             self.offer()
 
     def give(self, after: Cursor) -> Page:
