@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +13,8 @@ from typing import Any, Self
 
 class Liar:
     """A context manager. ``answer`` gives, for the method and path of a request and what came with it, what is answered
-    as JSON; bytes are sent as they are, headers and all. ``asked`` has what was asked."""
+    as JSON; bytes, at once or one part
+    after another, are sent as they are, headers and all. ``asked`` has what was asked."""
 
     def __init__(self, answer: Callable[[str, str, bytes], Any]) -> None:
         asked: list[str] = []
@@ -24,9 +26,11 @@ class Liar:
                 said = self.rfile.read(int(self.headers.get("content-length", 0)))
                 asked.append(f"{self.command} {self.path}")
                 told = answer(self.command, self.path, said)
-                if isinstance(told, bytes):
-                    self.wfile.write(told)
+                if isinstance(told, bytes | Iterator):
                     self.close_connection = True
+                    with suppress(OSError):
+                        for part in [told] if isinstance(told, bytes) else told:
+                            self.wfile.write(part)
                     return
                 content = json.dumps(told).encode()
                 self.send_response(200)

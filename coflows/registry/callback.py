@@ -16,6 +16,7 @@ MAX_ANSWERS = 1000
 AT_ONCE = 8
 ASKED_AT_ONCE = 4
 SECONDS = 5.0
+MAX_BYTES = 64 * 1024
 
 
 class Callback:
@@ -24,7 +25,7 @@ class Callback:
     def __init__(
         self, timeout: float, reach: Collection[str], headers: Callable[[str, str, str, bytes], dict[str, str]]
     ) -> None:
-        self._dialer = Dialer(min(timeout, SECONDS), reach)
+        self._dialer = Dialer(min(timeout, SECONDS), reach, most=MAX_BYTES)
         self._headers = headers
         self._asking = threading.Semaphore(ASKED_AT_ONCE)
         self._answers: dict[str, tuple[float, str | None]] = {}

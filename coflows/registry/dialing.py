@@ -10,10 +10,14 @@ import time
 from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from coflows.errors import AddressRefusedError, RegistryError, RegistryRefusedError, RegistryUnavailableError
+from coflows.registry.entry import in_one_line
+from coflows.registry.timed import Deadline, TimedNetwork
 from coflows.registry.urls import REACHES, check_url, is_loopback, may_dial
 
 MAX_ANSWER = 64 * 2**20
@@ -21,20 +25,33 @@ CONNECT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 2.0
 """Connections are few at who is asked; those that rest are closed."""
 MAX_CONNECTIONS = 200
+_FAILURES = (
+    *(httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.UnsupportedProtocol),
+    *(OSError, RuntimeError, UnicodeEncodeError),
+)
+"""RuntimeError: it was closed meanwhile."""
 
 
 class Dialer:
     """Thread-safe. ``reach``: what may be dialled besides the public network; the address is looked up and checked at
-    each request, and what was checked is what is connected to. Nothing is redirected, no proxy is used. A ``plain`` one
-    dials no https, and reads no certificates for it, which takes longer than some requests."""
+    each request, and what was checked is what is connected to. Nothing is redirected, unpacked or taken that is longer
+    than ``most`` bytes; no proxy is used. A ``plain`` one dials no https, and reads no certificates for it, which takes
+    longer than some requests."""
 
-    def __init__(self, timeout: float, reach: Collection[str] = REACHES, plain: bool = False) -> None:
+    def __init__(
+        self, timeout: float, reach: Collection[str] = REACHES, plain: bool = False, most: int = MAX_ANSWER
+    ) -> None:
         self.reach = frozenset(reach)
         self._timeout = timeout
-        limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-        idle = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_SECONDS)
-        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True
-        self._http = httpx.Client(verify=verify, timeout=limits, limits=idle, trust_env=False, follow_redirects=False)
+        self._most = most
+        self._deadline = Deadline()
+        self._closed = False
+        self._http = httpcore.ConnectionPool(
+            ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context(trust_env=False),
+            max_connections=MAX_CONNECTIONS,
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+            network_backend=TimedNetwork(self._deadline),
+        )
 
     def request(
         self, method: str, url: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -43,30 +60,36 @@ class Dialer:
         RegistryRefusedError with what the service says."""
         place = check_url(url)
         address = self._address(place.host, place.port)
-        target = httpx.URL(f"{place.url}{path}")
-        sent = {"accept": "application/json", **(headers or {}), "host": target.netloc.decode()}
-        if body is not None:
-            sent["content-type"] = "application/json"
-        request = self._http.build_request(
-            method,
-            target.copy_with(host=address),
-            content=body,
-            headers=sent,
-            extensions={"sni_hostname": place.host},
-        )
-        deadline = time.monotonic() + self._timeout
+        parts = urlsplit(place.url)
+        sent = {
+            "host": parts.netloc,
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            **({} if body is None else {"content-type": "application/json"}),
+            **({} if method == "GET" else {"content-length": str(len(body or b""))}),
+            **(headers or {}),
+        }
         try:
-            response = self._http.send(request, stream=True)
-            try:
-                content = self._content(response, place.url, deadline)
-            finally:
-                response.close()
-        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:  # The last: it was closed meanwhile.
+            if self._closed:
+                raise RuntimeError("the connection was closed")
+            self._deadline.at = time.monotonic() + self._timeout
+            with self._http.stream(
+                method,
+                httpcore.URL(scheme=place.scheme, host=address, port=place.port, target=f"{parts.path}{path}"),
+                headers=sent,
+                content=body,
+                extensions={
+                    "sni_hostname": place.host,
+                    "timeout": {"connect": min(self._timeout, CONNECT_SECONDS), "pool": self._timeout},
+                },
+            ) as response:
+                content = self._content(response, place.url)
+        except _FAILURES as error:
             raise RegistryUnavailableError(
-                f"{place.url} does not answer: {str(error) or type(error).__name__}.",
+                f"{place.url} does not answer: {in_one_line(str(error)) or type(error).__name__}.",
                 hint="Is the service running there? `coflows registry run` starts one.",
             ) from error
-        return self._answer(response, content, f"{method} {place.url}{path.partition('?')[0]}")
+        return self._answer(response.status, content, f"{method} {place.url}{path.partition('?')[0]}")
 
     def _address(self, host: str, port: int) -> str:
         """An address of the host that may be dialled."""
@@ -86,17 +109,17 @@ class Dialer:
             )
         return allowed[0]
 
-    def _content(self, response: httpx.Response, url: str, deadline: float) -> bytes:
+    def _content(self, response: httpcore.Response, url: str) -> bytes:
         parts, size = [], 0
-        for part in response.iter_bytes():
+        for part in response.iter_stream():
             parts.append(part)
             size += len(part)
-            if size > MAX_ANSWER or time.monotonic() > deadline:
+            if size > self._most:
                 raise RegistryUnavailableError(f"{url} answers without end.")
         return b"".join(parts)
 
-    def _answer(self, response: httpx.Response, content: bytes, what: str) -> Any:
-        if response.is_redirect:
+    def _answer(self, status: int, content: bytes, what: str) -> Any:
+        if 300 <= status < 400:
             raise AddressRefusedError(
                 f"{what} is redirected, which is not followed.", hint="Use the service's own URL."
             )
@@ -104,19 +127,20 @@ class Dialer:
             value = json.loads(content) if content else None
         except (ValueError, RecursionError) as error:
             raise RegistryError(f"{what} is not answered with JSON.", hint="Is it a registry's URL?") from error
-        if response.is_success:
+        if 200 <= status < 300:
             return value
         told = value.get("error") if isinstance(value, dict) else None
         told = told if isinstance(told, dict) else {}
         raise RegistryRefusedError(
-            f"{what} is refused ({response.status_code}): {str(told.get('message', 'no reason given'))[:500]}",
-            status=response.status_code,
-            reason=str(told.get("code", ""))[:80],
-            hint=str(told.get("hint", ""))[:500],
+            f"{what} is refused ({status}): {in_one_line(str(told.get('message', 'no reason given')))}",
+            status=status,
+            reason=in_one_line(str(told.get("code", "")), 80),
+            hint=in_one_line(str(told.get("hint", ""))),
         )
 
     def close(self) -> None:
         """Close all connections."""
+        self._closed = True
         self._http.close()
 
     def __enter__(self) -> Self:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import threading
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from coflows.errors import AccessDeniedError
+from coflows.errors import (
+    AccessDeniedError,
+    AddressRefusedError,
+    RegistryError,
+    RegistryRefusedError,
+    RegistryUnavailableError,
+)
 from coflows.identity.keys import Identity
-from coflows.registry import link
+from coflows.registry import Registry, link
+from coflows.registry.dialing import Dialer
 from coflows.registry.record import MAX_NUMBER
 from tests.registry_liar import Liar
 from tests.registry_stranger import Stranger
@@ -75,3 +86,49 @@ def test_a_registry_without_end_is_given_up(serve: Serve, lie: str, monkeypatch:
         place.append(liar)
         node = serve({"flows": FLOWS}, connect=liar.url, retry=0)
         eventually(lambda: node.service.connections()["connections"][0]["state"] == "stopped", "that it gives up")
+
+
+def test_an_answer_that_comes_slowly_or_grows_is_not_waited_for() -> None:
+    """A byte at a time it would have lasted for days; packed twice, some kilobytes would have been gigabytes."""
+    packed = zlib.compress(bytes(2**20))
+    for _ in range(2):
+        packed = gzip.compress(packed)
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip, deflate\r\ncontent-length: %d\r\n\r\n"
+    slow = threading.Event()
+
+    def answer(method: str, path: str, said: bytes) -> Any:
+        if path == "/packed":
+            return head % len(packed) + packed
+        if path == "/redirected":
+            return b"HTTP/1.1 308 Permanent\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"
+        return drip()
+
+    def drip() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n"
+        while not slow.wait(0.05):
+            yield b"x: y\r\n"
+
+    with Liar(answer) as liar, Dialer(0.5) as dialer:
+        with pytest.raises(RegistryError, match="not answered with JSON"):
+            dialer.request("GET", liar.url, "/packed")
+        with pytest.raises(AddressRefusedError):
+            dialer.request("GET", liar.url, "/redirected")
+        with pytest.raises(RegistryUnavailableError):
+            dialer.request("GET", liar.url, "/slow")
+        slow.set()
+
+
+def test_what_a_registry_answers_commands_no_terminal() -> None:
+    error = {"code": "x\x1b[1m", "message": "\x1b]0;owned\x07\nCRITICAL \x9b2J", "hint": "\r\x1b[2K"}
+    content = json.dumps({"error": error}).encode()
+    head = b"HTTP/1.1 409 Conflict\r\ncontent-length: %d\r\n\r\n"
+    with Liar(lambda *_: head % len(content) + content) as liar, Registry(liar.url) as registry:
+        with pytest.raises(RegistryRefusedError) as refused:
+            registry.info()
+    assert all(text.isprintable() for text in (refused.value.message, refused.value.hint, refused.value.reason))
+
+
+def test_no_more_is_read_than_is_taken() -> None:
+    with Liar(lambda *_: "x" * 100_000) as liar, Dialer(5, most=64 * 1024) as dialer:
+        with pytest.raises(RegistryUnavailableError, match="without end"):
+            dialer.request("GET", liar.url, "/")
