@@ -38,7 +38,7 @@ class Liar:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
+            do_GET = do_POST = do_DELETE = handle_any
 
             def log_message(self, *_: Any) -> None:
                 pass

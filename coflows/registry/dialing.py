@@ -76,7 +76,7 @@ class Dialer:
             with self._http.stream(
                 method,
                 httpcore.URL(scheme=place.scheme, host=address, port=place.port, target=f"{parts.path}{path}"),
-                headers=sent,
+                headers=list(sent.items()),
                 content=body,
                 extensions={
                     "sni_hostname": place.host,

@@ -23,6 +23,11 @@ _INSERT_FLOW = (
 )
 
 
+_VIA = f"CASE WHEN nodes.state='{ONLINE}' AND nodes.url<>{{0}} THEN nodes.via ELSE {{0}} END"
+"""Who passes a node on stays who does while it is there: whoever is quicker could else let go of it by leaving."""
+_UPDATED = {"via": f"via={_VIA.format('excluded.via')}"}
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What was said of a node and found to be signed by its user. ``record`` is None when it is known."""
@@ -105,9 +110,7 @@ class Nodes:
         row = self._db.read().execute(sql, (user_id, url)).fetchone()
         if row is None:
             return None
-        return Offer(
-            record=SignedText(text=row[0], signature=row[1]), beat=SignedText(text=row[2], signature=row[3])
-        )
+        return Offer(record=SignedText(text=row[0], signature=row[1]), beat=SignedText(text=row[2], signature=row[3]))
 
     def missing(self, db: sqlite3.Connection, digests: Iterable[str]) -> list[str]:
         """Those of the entries that are not here, each once."""
@@ -138,7 +141,9 @@ class Nodes:
         record, signed = claim.record, claim.signed_record
         assert record is not None and signed is not None
         log = next_log(db)
-        state = GONE if record.withdrawn else self._state(claim)
+        known = self.known(record.user_id, record.url, db)
+        seen = claim.seen if known is None else max(known.seen, claim.seen)
+        state = GONE if record.withdrawn else self._state(seen)
         values = {
             "own": not claim.via,
             "state": state,
@@ -150,7 +155,7 @@ class Nodes:
             "beat": claim.beat.beat,
             "beat_text": claim.signed_beat.text,
             "beat_signature": claim.signed_beat.signature,
-            "seen": claim.seen,
+            "seen": seen,
             "via": claim.via,
             "withdrawn": record.withdrawn,
             "flows": len(record.flows),
@@ -161,9 +166,10 @@ class Nodes:
             "connect": json.dumps(record.connect),
         }
         names = [*values, "user_id", "url"]
+        updated = ", ".join(_UPDATED.get(name, f"{name}=excluded.{name}") for name in values)
         node, before = db.execute(
             f"INSERT INTO nodes ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) ON CONFLICT (user_id, url) "
-            f"DO UPDATE SET {', '.join(f'{name}=excluded.{name}' for name in values)} RETURNING node, "
+            f"DO UPDATE SET {updated} RETURNING node, "
             f"(SELECT organization FROM flows WHERE flows.node=nodes.node LIMIT 1)",
             [*values.values(), record.user_id, record.url],
         ).fetchone()
@@ -173,23 +179,23 @@ class Nodes:
     def take_beat(self, db: sqlite3.Connection, claim: Claim) -> bool:
         """Note that a known node is there; True when its flows are listed again for it."""
         beat, signed = claim.beat, claim.signed_beat
-        row = db.execute("SELECT node, state, record, record_log FROM nodes WHERE user_id=? AND url=?",
+        row = db.execute("SELECT node, state, record, record_log, seen FROM nodes WHERE user_id=? AND url=?",
                          (beat.user_id, beat.url)).fetchone()  # fmt: skip
-        node, state, text, record_log = row
-        log, becomes = next_log(db), self._state(claim)
+        node, state, text, record_log, before = row
+        log, seen = next_log(db), max(before, claim.seen)
         db.execute(
-            "UPDATE nodes SET beat=?, beat_text=?, beat_signature=?, beat_log=?, seen=max(seen, ?), state=?, via=?, "
-            "record_log=? WHERE node=?",
-            (beat.beat, signed.text, signed.signature, log, claim.seen, becomes, claim.via,
-             log if state == GONE else record_log, node),
+            f"UPDATE nodes SET beat=?, beat_text=?, beat_signature=?, beat_log=?, seen=?, state=?, record_log=?, "
+            f"via={_VIA.format('?8')} WHERE node=?9",
+            (beat.beat, signed.text, signed.signature, log, seen, self._state(seen),
+             log if state == GONE else record_log, claim.via, node),
         )  # fmt: skip
         if state == GONE:
             self._list(db, node, Record.model_validate_json(text), keep=False)
         return bool(state == GONE)
 
-    def _state(self, claim: Claim) -> str:
+    def _state(self, seen: float) -> str:
         """Passed on late, a beat may be that of a node that is silent since."""
-        return OFFLINE if state_of(claim.seen, time.time(), self.times) != ONLINE else ONLINE
+        return OFFLINE if state_of(seen, time.time(), self.times) != ONLINE else ONLINE
 
     def _list(self, db: sqlite3.Connection, node: int, record: Record, keep: bool) -> None:
         """Make the flows of a node those of its record; with ``keep``, those that are listed already may stay."""
@@ -226,8 +232,13 @@ class Nodes:
         db.executemany("DELETE FROM nodes WHERE node=?", found)
 
     def drop(self, db: sqlite3.Connection, via: str, now: float) -> int:
-        """Let go of all nodes that this peer passed on last. They come back by a new beat."""
-        found = db.execute("SELECT node FROM nodes WHERE via=? AND state<>? AND own=0", (via, GONE))
+        """Let go of all nodes that this peer passed on, but for those that are connected themselves. They come back by
+        a new beat."""
+        found = db.execute(
+            "SELECT node FROM nodes WHERE via=? AND state<>? AND own=0 AND NOT EXISTS (SELECT 1 FROM peers WHERE "
+            "peers.user_id=nodes.user_id AND peers.url=nodes.url AND connected=1 AND peers.url<>?1)",
+            (via, GONE),
+        )
         return self._let_go(db, [node for (node,) in found.fetchall()], now)
 
     def vacate(self, db: sqlite3.Connection, url: str, user_id: str, now: float) -> int:

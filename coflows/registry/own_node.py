@@ -71,7 +71,8 @@ class OwnNode:
 
     def heed(self, later: Offer) -> bool:
         """Others know this of it, perhaps from before the cache was lost; True when what it offers has to be signed as
-        later than that. Raises AccessDeniedError or SerializationError when it never said that: nobody else moves its numbers."""
+        later than that. Raises AccessDeniedError or SerializationError when it never said that: nobody else moves its
+        numbers."""
         me = (self._identity.user_id, self._options.url)
         beat = Beat.read(later.beat.signed).check(later.beat.signed)
         record = None if later.record is None else Record.read(later.record.signed).check(later.record.signed)

@@ -238,3 +238,38 @@ def test_a_disputed_place_is_asked(serve: Serve, registry: str, alice: Stranger)
     node = serve({"flows": [{"name": "One"}, {"name": "Two"}]}, url=url, connect=registry, registry=False, feed=False)
     node.wait_idle(30)
     eventually(lambda: total(registry) == 3, "the node's flows in the place of the squatter's")
+
+
+def test_who_passes_a_node_on_first_does_not_remove_it_by_leaving(registry: str, alice: Stranger) -> None:
+    """Quicker than the node itself and gone at once, it would have unlisted it until its next beat, again and again."""
+    relay = Stranger(registry, "http://relay.example")
+    for _ in range(2):
+        assert relay.connect(relay.offer(registry=True, feed=True)).status_code == 200
+        news = alice.offer([FLOW])
+        assert relay.update(news, news.model_copy(update={"record": None})).status_code == 200
+        assert relay.ask("DELETE", "/connect").status_code == 204
+        assert total(registry) == 1
+    # Nor when she is known through another registry.
+    other = Stranger(registry, "http://other.example")
+    bob = Stranger(registry, "http://bob.example")
+    assert other.connect(other.offer(registry=True, feed=True)).status_code == 200
+    assert other.update(bob.offer([FLOW])).status_code == 200
+    assert relay.connect(relay.offer(registry=True, feed=True)).status_code == 200
+    assert total(registry) == 2
+    for news in (bob.offer([FLOW]), bob.offer([FLOW]).model_copy(update={"record": None})):
+        assert relay.update(news).status_code == 200
+    assert relay.ask("DELETE", "/connect").status_code == 204
+    assert total(registry) == 2
+    assert other.ask("DELETE", "/connect").status_code == 204
+    assert total(registry) == 1
+
+
+def test_a_node_does_not_age_by_what_others_say(serve: Serve) -> None:
+    registry = serve(organization="Registry", offline_after=600).url
+    alice, relay = Stranger(registry, "http://alice.example"), Stranger(registry, "http://relay.example")
+    assert alice.connect().status_code == 200 and alice.publish([FLOW]).status_code == 200
+    assert relay.connect(relay.offer(registry=True, feed=True)).status_code == 200
+    assert relay.update(alice.offer([FLOW], organization="Alice").model_copy(update={"age": 80_000})).status_code == 200
+    (listed,) = [one for one in httpx.get(f"{registry}/changes").json()["offers"] if alice.url in one["beat"]["text"]]
+    assert "Alice" in listed["record"]["text"] and listed["age"] < 600
+    assert [one["status"] for one in httpx.get(f"{registry}/flows").json()["items"]] == ["online"]

@@ -32,7 +32,7 @@ def test_a_flow_whose_schema_nobody_could_read_is_not_offered() -> None:
     with pytest.raises(SerializationError):
         FlowEntry(key="f", name="F", input_schema=schema).text()
     odd: dict[str, Any] = {"a": [1.5, 1e22, -0.0, None, True, 10**40]}
-    entry = FlowEntry(key="f", name="Rückwärts \u2028 \"\\ 😀", input_schema=odd)
+    entry = FlowEntry(key="f", name='Rückwärts \u2028 "\\ 😀', input_schema=odd)
     assert FlowEntry.from_text(entry.text()) == entry
 
 
