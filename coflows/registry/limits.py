@@ -1,15 +1,20 @@
-"""Refuses bodies that are too large before anything reads them, whatever their header says of their size."""
+"""Refuses bodies that are too large, or come too slowly, before anything reads them, whatever their header says."""
 
 from __future__ import annotations
+
+import asyncio
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coflows.registry.patience import BODY_SECONDS
+
 
 class BodyLimit:
-    """Around an application: answers 413 to bodies over ``most`` bytes."""
+    """Around an application: answers 413 to bodies over ``most`` bytes, 408 to those that take longer than
+    BODY_SECONDS."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -24,10 +29,18 @@ class BodyLimit:
             await self._refuse(scope, receive, send)
             return
         size = 0
+        loop = asyncio.get_running_loop()
+        late: float | None = loop.time() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, late
+            try:
+                async with asyncio.timeout_at(late):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The request does not come in time.", {"connection": "close"}) from None
+            if not message.get("more_body", False):
+                late = None  # What comes after the body is only that the other side left.
             size += len(message.get("body", b""))
             if size > self._most:
                 raise HTTPException(413, f"At most {self._most} bytes are taken.", {"connection": "close"})

@@ -19,6 +19,7 @@ from coflows.registry.proof import Proof
 from coflows.registry.query import And, Not, Tree, asks_status
 
 _COLUMNS = {"node": "node_url"}
+MAX_COUNTED = 1000
 _SPARSE = 20
 """A query that finds less than one in so many finds few."""
 _FEW = 200
@@ -100,15 +101,19 @@ class Listing:
         return None if row is None else Proof(record=SignedText(text=row[0], signature=row[1]), entry=row[2])
 
     def counts(self) -> Item:
-        """How many flows there are, of each organization and with each tag."""
+        """How many flows there are, and how many of each organization and with each tag, of the MAX_COUNTED largest."""
         with self._db.snapshot() as db:
             organizations = db.execute(
-                "SELECT organization, sum(flows) FROM nodes WHERE state<>? AND flows>0 GROUP BY 1 ORDER BY 1",
-                (GONE,),
+                "SELECT organization, sum(flows) FROM nodes WHERE state<>? AND flows>0 GROUP BY 1 ORDER BY 2 DESC, 1 "
+                "LIMIT ?",
+                (GONE, MAX_COUNTED),
             ).fetchall()
-            tags = db.execute("SELECT min(tag), count(*) FROM tags GROUP BY folded ORDER BY folded").fetchall()
+            tags = db.execute(
+                "SELECT min(tag), count(*) FROM tags GROUP BY folded ORDER BY 2 DESC, folded LIMIT ?", (MAX_COUNTED,)
+            ).fetchall()
             total = self._count(db, And(()), self._db.version)
-        return {"total": total, "organizations": dict(organizations), "tags": dict(tags)}
+        by_name = {"organizations": dict(sorted(organizations)), "tags": dict(sorted(tags))}
+        return {"total": total, **by_name}
 
     def _count(self, db: sqlite3.Connection, query: Tree, version: int) -> int:
         """Counting takes as long as finding all; it is done once until something changes."""

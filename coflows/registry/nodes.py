@@ -17,6 +17,7 @@ from coflows.registry.record import Beat, Record
 from coflows.registry.signed import Signed
 
 _CHUNK = 500
+PENDING_SECONDS = 3600.0
 _INSERT_FLOW = (
     "INSERT OR IGNORE INTO flows (node, digest, id, name, organization, author, url, node_url, user_id, flow_endpoint, "
     "description, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -130,10 +131,11 @@ class Nodes:
     # -- writing -----------------------------------------------------------------------------------------------
 
     def keep_entries(self, db: sqlite3.Connection, texts: Mapping[str, str], now: float) -> None:
-        """Keep texts of entries until a record names them, or they are swept."""
+        """Keep texts of entries until flows have them, or for PENDING_SECONDS: who sends ever more fills no disk."""
+        since = now - 2 * self.times.ttl + PENDING_SECONDS
         db.executemany(
-            "INSERT INTO entries VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET since=excluded.since",
-            [(digest, text, now) for digest, text in texts.items()],
+            "INSERT INTO entries VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET since=max(since, excluded.since)",
+            [(digest, text, since) for digest, text in texts.items()],
         )
 
     def take_record(self, db: sqlite3.Connection, claim: Claim) -> None:

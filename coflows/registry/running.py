@@ -19,6 +19,7 @@ from coflows.config import Settings, load_settings
 from coflows.errors import ConfigurationError, RegistryError
 from coflows.registry.loading import Loader, Setup, set_up
 from coflows.registry.options import DEFAULT_URL, Options
+from coflows.registry.patience import Patience
 from coflows.registry.service import Service
 from coflows.registry.urls import check_url
 from coflows.registry.web import make_app
@@ -167,6 +168,7 @@ class _Hosted:
             raise
         config = uvicorn.Config(
             make_app(self.service),
+            http=Patience,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -23,7 +23,7 @@ from coflows.registry.link import Link
 from coflows.registry.links import Links
 from coflows.registry.listing import Listing
 from coflows.registry.messages import Announcement, Welcome
-from coflows.registry.nodes import Nodes
+from coflows.registry.nodes import NodeListed, Nodes
 from coflows.registry.numbers import Numbers
 from coflows.registry.options import Options
 from coflows.registry.own_node import OwnNode
@@ -38,6 +38,9 @@ from coflows.registry.urls import check_url
 logger = logging.getLogger(__name__)
 
 KEEP_PEERS = 14 * 86400.0
+FORGET_SECONDS = 60.0
+MAX_SHOWN = 20_000
+"""Connections on the map: each node may name many."""
 
 
 class Service:
@@ -107,6 +110,7 @@ class Service:
 
     def _keep(self) -> None:
         """Beat, mark who is silent, and forget what is old."""
+        forgot = 0.0
         while not self._closed.wait(self.heartbeat):
             now = time.time()
             try:
@@ -114,7 +118,9 @@ class Service:
                     self._own.beat(db)
                     self._numbers.keep(db)
                     gone = self._nodes.sweep(db, now)
-                    self._nodes.forget_entries(db, now)
+                    if not 0 <= now - forgot < FORGET_SECONDS:  # It looks at all of them.
+                        self._nodes.forget_entries(db, now)
+                        forgot = now
                     self._peers.forget(db, now - max(KEEP_PEERS, 2 * self.options.ttl))
                     db.execute("INSERT OR REPLACE INTO facts VALUES ('alive', ?)", (now,))
                 if gone:
@@ -247,7 +253,7 @@ class Service:
 
     def map(self) -> dict[str, Any]:
         """The nodes and who is connected to whom."""
-        listed = self._nodes.listed()
+        listed = _within(self._nodes.listed(), MAX_SHOWN)
         nodes = [
             {
                 "url": node.url,
@@ -279,3 +285,12 @@ class Service:
             for peer in self._peers.connected()
         ]
         return {"connections": self._links.states(), "peers": peers}
+
+
+def _within(nodes: list[NodeListed], most: int) -> list[NodeListed]:
+    """All of them, with ``most`` connections at most."""
+    shown = []
+    for node in nodes:
+        shown.append(node._replace(connect=node.connect[:most]))
+        most -= len(shown[-1].connect)
+    return shown

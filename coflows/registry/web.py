@@ -135,6 +135,9 @@ def make_app(service: Service) -> FastAPI:
         title="CoFlows registry",
         summary="Who serves which flows.",
         version="1",
+        # Its pages load scripts from elsewhere, which may be anybody's, and need a network.
+        docs_url=None,
+        redoc_url=None,
         responses=_REFUSED,
     )
     app.state.service = service

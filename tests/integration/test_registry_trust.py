@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 from coflows.errors import AddressRefusedError, RegistryUnavailableError
 from coflows.identity.keys import Identity
+from coflows.registry import limits, listing, patience, service
 from coflows.registry.dialing import Dialer
 from coflows.registry.entry import FlowEntry, digest_of
 from coflows.registry.messages import Announcement
+from coflows.registry.nodes import PENDING_SECONDS
 from coflows.registry.page import Cursor, Offer, Page, SignedText, Update
 from coflows.registry.record import Beat
 from coflows.registry.requests import sign_request
@@ -273,3 +276,69 @@ def test_a_node_does_not_age_by_what_others_say(serve: Serve) -> None:
     (listed,) = [one for one in httpx.get(f"{registry}/changes").json()["offers"] if alice.url in one["beat"]["text"]]
     assert "Alice" in listed["record"]["text"] and listed["age"] < 600
     assert [one["status"] for one in httpx.get(f"{registry}/flows").json()["items"]] == ["online"]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"GET /flows HTTP/1.1\r\nhost: localhost\r\nx: ",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /health HTT",
+        b"POST /entries HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{",
+    ],
+)
+def test_who_does_not_say_what_he_wants_is_not_waited_for(
+    registry: str, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He would have held one of the connections that there may be, for ever."""
+    monkeypatch.setattr(patience, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", int(registry.rpartition(":")[2])), timeout=30) as connection:
+        connection.sendall(begun)
+        answers = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert (b" 408 " in answers) == begun.startswith(b"POST")
+    assert httpx.get(f"{registry}/health").status_code == 200
+
+
+def test_nothing_is_loaded_from_elsewhere(registry: str) -> None:
+    for path in ("/docs", "/redoc"):
+        assert httpx.get(f"{registry}{path}", headers={"accept": "text/html"}).status_code == 404
+    assert httpx.get(f"{registry}/openapi.json").status_code == 200
+
+
+def test_what_is_told_of_all_does_not_grow_without_end(
+    registry: str, alice: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_COUNTED", 5)
+    monkeypatch.setattr(service, "MAX_SHOWN", 3)
+    flows = [FlowEntry(key=str(n), name="F", tags=["common", f"{n}"]) for n in range(20)]
+    for name in ("one", "two"):
+        node = Stranger(registry, f"http://{name}.example")
+        assert node.connect().status_code == 200
+        connect = [f"http://{n}.example" for n in range(2)]
+        assert node.publish(flows, organization=name, connect=connect).json()["missing"] == []
+    counts = httpx.get(f"{registry}/counts").json()
+    assert counts["organizations"] == {"": 1, "one": 20, "two": 20}
+    assert len(counts["tags"]) == 5 and counts["tags"]["common"] == 40
+    shown = httpx.get(f"{registry}/map").json()
+    assert len(shown["connections"]) == 3 and len(shown["nodes"]) == 4
+
+
+def test_entries_of_no_record_are_not_kept(serve: Serve) -> None:
+    """A node that sends entries for a record that it never completes would have filled the disk."""
+    running = serve(organization="Registry").service
+    alice = Stranger(running.url, "http://alice.example")
+    assert alice.connect().status_code == 200
+
+    def kept() -> int:
+        return len(running.entries([digest_of(flow.text()) for flow in (FLOW, lost)]))
+
+    lost = FlowEntry(key="lost", name="Lost")
+    assert alice.publish([FLOW]).json()["missing"] == []
+    never = FlowEntry(key="never", name="Never")
+    told = alice.update(alice.offer([FLOW, lost, never]), entries={digest_of(lost.text()): lost.text()})
+    assert told.json()["missing"] == [digest_of(never.text())]
+    for later, left in ((0.0, 2), (PENDING_SECONDS + 1, 1)):
+        with running._db.write() as db:
+            running._nodes.forget_entries(db, time.time() + later)
+        assert kept() == left
