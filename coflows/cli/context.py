@@ -87,7 +87,12 @@ class Options:
         else:
             if self.verbose and trace is not None:
                 print(trace.rstrip(), file=sys.stderr)
-            print(f"coflows: {error.message}", file=sys.stderr)
+            print(f"coflows: {printable(error.message)}", file=sys.stderr)
             if error.hint:
-                print(f"         {error.hint}", file=sys.stderr)
+                print(f"         {printable(error.hint)}", file=sys.stderr)
         return error.exit_code
+
+
+def printable(text: str) -> str:
+    """What others wrote does not command the terminal; lines stay lines."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)

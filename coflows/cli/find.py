@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, printable
 
 REGISTRY = typer.Option(None, "--registry", help="URL of a registry to ask (or COFLOWS_REGISTRIES); can be repeated.")
 
@@ -44,7 +44,7 @@ def find(
     said = {"registries": registries, "silent": answers.silent, "p": page, "pp": per_page, "items": [*items.values()]}
     if not options.json:
         for line in (*answers.silent, *(f"Left out: {text}" for one in registries for text in one["left_out"])):
-            print(f"coflows: {_printable(line)}", file=sys.stderr)
+            print(f"coflows: {printable(line)}", file=sys.stderr)
     options.show(said, "\n".join(_lines(said)))
 
 
@@ -53,7 +53,7 @@ def _lines(said: dict[str, Any]) -> list[str]:
     for item in said["items"]:
         endpoint, broker = item["flow_endpoint"] or "(only described)", item["broker"] or ""
         shown = (endpoint, item["name"], item["organization"], item["status"], item["user_id"], broker)
-        rows.append(tuple(_printable(one)[:52] for one in shown))
+        rows.append(tuple(printable(one.replace("\n", " "))[:52] for one in shown))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     for one in said["registries"]:
@@ -61,8 +61,3 @@ def _lines(said: dict[str, Any]) -> list[str]:
         where = f", page {said['p']} of 0 to {pages - 1}" if pages > 1 else ""
         lines.append(f"{one['url']}: {one['filtered']} of {one['total']} flows{where}")
     return lines if said["items"] else lines[1:]
-
-
-def _printable(text: str) -> str:
-    """What others wrote does not command the terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, printable
 
 if TYPE_CHECKING:
     from coflows.registry import Registry
@@ -54,7 +54,7 @@ def add_to(app: typer.Typer) -> None:
         lines = [f"{found['url']} is a {found['role']} of {found['user_id']} with {found['total']} flows."]
         lines += [f"connects to {one['url']}: {one['state']}. {one['error']}".rstrip() for one in found["connections"]]
         lines += [f"is connected from {one['url']}: {one['role']}, {one['status']}" for one in found["peers"]]
-        ctx.obj.show(found, "\n".join(lines))
+        ctx.obj.show(found, "\n".join(map(printable, lines)))
 
     @group.command()
     def connect(

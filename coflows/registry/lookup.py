@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -119,7 +120,7 @@ def _listed(page: dict[str, Any], url: str, most: int) -> list[tuple[str, object
     """The ids of the items, and what is said of their being there."""
     items = page.get("items")
     flows = [one for one in items if isinstance(one, dict)] if isinstance(items, list) else None
-    if flows is None or not all(isinstance(one.get("id"), str) for one in flows):
+    if flows is None or not all(re.fullmatch("[0-9a-f]{32}", str(one.get("id"))) for one in flows):
         raise RegistryError(f"{url} lists no flows.", hint="Is it a registry's URL?")
     return [(one["id"], one.get("status")) for one in flows[:most]]
 

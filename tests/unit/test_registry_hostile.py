@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
-from coflows.errors import SerializationError
+from coflows.cli.context import Options
+from coflows.errors import FlowAmbiguousError, RegistryError, SerializationError
 from coflows.identity.keys import Identity
+from coflows.model.flow_names import FlowName
+from coflows.registry import lookup
+from coflows.registry.choosing import Candidate, choose
 from coflows.registry.entry import FlowEntry
 from coflows.registry.record import Beat
 from coflows.registry.signed import Signed
@@ -42,3 +46,20 @@ def test_what_others_wrote_makes_no_line_of_a_log() -> None:
     with pytest.raises(SerializationError) as caught:
         Beat.read(Signed(json.dumps(said), ""))
     assert caught.value.message.isprintable() and len(caught.value.message) < 1000
+
+
+def test_errors_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    organization = "\x9b2J\u202eemcA"
+    found = [Candidate(user, "f", organization) for user in ("u", "v")]
+    with pytest.raises(FlowAmbiguousError) as caught:
+        choose(FlowName("f"), found)
+    Options().fail(caught.value)
+    shown = capsys.readouterr().err
+    assert "??" not in shown and "?2J?emcA" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_a_registry_lists_no_ids_that_are_none() -> None:
+    for odd in ("\x1b[2J", "../" * 9, "", None, 5, "0" * 33):
+        with pytest.raises(RegistryError):
+            lookup._listed({"items": [{"id": odd}]}, "http://registry.example", 10)
