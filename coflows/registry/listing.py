@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from coflows.errors import QueryInvalidError
 from coflows.registry.conditions import condition_of
 from coflows.registry.database import Database
 from coflows.registry.entry import FlowEntry
@@ -20,6 +23,10 @@ from coflows.registry.query import And, Not, Tree, asks_status
 
 _COLUMNS = {"node": "node_url"}
 MAX_COUNTED = 1000
+QUERY_SECONDS = 5.0
+_STEPS = 10_000
+"""Of the database, between two looks at the clock."""
+
 _SPARSE = 20
 """A query that finds less than one in so many finds few."""
 _FEW = 200
@@ -51,9 +58,9 @@ class Listing:
         self._kept: Kept[tuple[Tree, tuple[Key, ...]], array[int]] = Kept(32)
 
     def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
-        """Page ``p`` (from 0) of ``pp`` flows."""
+        """Page ``p`` (from 0) of ``pp`` flows. Raises QueryInvalidError when that takes longer than QUERY_SECONDS."""
         version = self._db.version
-        with self._db.snapshot() as db:
+        with self._db.snapshot() as db, _in_time(db):
             total = self._count(db, And(()), version)
             filtered = self._count(db, query, version)
             first = p * pp
@@ -127,6 +134,23 @@ class Listing:
             if not asks_status(query):
                 self._counts.put(query, known, version, self._db.version)
         return known
+
+
+@contextmanager
+def _in_time(db: sqlite3.Connection) -> Iterator[None]:
+    """Whoever asks for what takes long, again and again, holds up nobody else."""
+    until = time.monotonic() + QUERY_SECONDS
+    db.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if time.monotonic() <= until:
+            raise
+        raise QueryInvalidError(
+            f"The query takes longer than {QUERY_SECONDS:.0f} s.", hint="Ask for words, or for less at once."
+        ) from error
+    finally:
+        db.set_progress_handler(None, 0)
 
 
 def _flows(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coflows.cli.context import Options
-from coflows.errors import FlowAmbiguousError, RegistryError, SerializationError
+from coflows.errors import FlowAmbiguousError, QueryInvalidError, RegistryError, SerializationError
 from coflows.identity.keys import Identity
 from coflows.model.flow_names import FlowName
-from coflows.registry import lookup
+from coflows.registry import listing, lookup
 from coflows.registry.choosing import Candidate, choose
+from coflows.registry.database import Database
 from coflows.registry.entry import FlowEntry
+from coflows.registry.order import parse_order
+from coflows.registry.query import parse_query
 from coflows.registry.record import Beat
 from coflows.registry.signed import Signed
 
@@ -63,3 +67,25 @@ def test_a_registry_lists_no_ids_that_are_none() -> None:
     for odd in ("\x1b[2J", "../" * 9, "", None, 5, "0" * 33):
         with pytest.raises(RegistryError):
             lookup._listed({"items": [{"id": odd}]}, "http://registry.example", 10)
+
+
+def test_a_query_that_takes_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may look at every text for each of its terms; what it is asked on goes on."""
+    db = Database(tmp_path / "cache.db")
+    flows = [(str(number), "f" * 500) for number in range(2000)]
+    with db.write() as writing:
+        writing.executemany(
+            "INSERT INTO flows (node, digest, id, name, organization, author, url, node_url, user_id, flow_endpoint, "
+            "description, tags) VALUES (1, '', ?, ?, '', '', '', '', '', '', '', '')",
+            flows,
+        )
+    listed = listing.Listing(db)
+    slow = parse_query(" or ".join(f'name ~ "{one}"' for one in "abcdeghijklmnopq"))
+    assert listed.page(slow, parse_order(""), 10, 0).total == 2000
+    db.version += 1
+    monkeypatch.setattr(listing, "QUERY_SECONDS", 0.0)
+    with pytest.raises(QueryInvalidError, match="longer"):
+        listed.page(slow, parse_order(""), 10, 0)
+    monkeypatch.undo()
+    assert listed.page(slow, parse_order(""), 10, 0).filtered == 0
+    db.close()
