@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from coflows.errors import (
     CoflowsError,
     ConfigurationError,
+    FlowAmbiguousError,
     NameInvalidError,
     ProofInvalidError,
     RegistryError,
@@ -20,7 +21,7 @@ from coflows.errors import (
     RegistryUnavailableError,
     UnknownUserError,
 )
-from coflows.model.flow_names import FlowName
+from coflows.model.flow_names import REGISTRY, FlowName
 from coflows.registry.choosing import Candidate, choose, unreachable
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 LOOKUP_SECONDS = 10.0
 MAX_LISTED = 100
+"""More are not looked at; so none is chosen then, or who fills the list would be."""
+
 MAX_ASKED = 16
 """How many registries are asked at once."""
 
@@ -171,6 +174,12 @@ class Lookup:
 
         answers = ask_all(self._registries, ask, self._timeout)
         pages: list[Proven] = list(answers.given.values())
+        for url, page in answers.given.items():
+            if page.filtered > MAX_LISTED:
+                raise FlowAmbiguousError(
+                    f"{url} lists {page.filtered} flows as {name}: too many to see whose it is.",
+                    hint=f"Name him who is meant: user_id=... instead of {REGISTRY!r}.",
+                )
         candidates = [
             Candidate(
                 user_id=item["user_id"],

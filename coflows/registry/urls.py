@@ -20,6 +20,9 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9.])?")
 _PATH = re.compile(r"(/[A-Za-z0-9._~%+-]+)*/*")
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """Leads to IPv4 addresses, where there is no way but by IPv6."""
+_SECRETS = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")))
+"""Where clouds answer their machines, besides at link-local addresses."""
+
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
 
 
@@ -85,8 +88,8 @@ def may_dial(address: Address, reach: Collection[str]) -> bool:
     if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:
         return False
     if isinstance(address, ipaddress.IPv4Address) and address in _SHARED:
-        return PRIVATE in reach and str(address) != "100.100.100.200"
-    if address == ipaddress.ip_address("fd00:ec2::254"):
+        return PRIVATE in reach and address not in _SECRETS
+    if address in _SECRETS:
         return False
     if not address.is_global:
         return address.is_private and PRIVATE in reach

@@ -7,15 +7,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx
 import pytest
 
-from coflows.errors import AddressRefusedError, RegistryUnavailableError
+from coflows.errors import AddressRefusedError, FlowAmbiguousError, RegistryUnavailableError
 from coflows.identity.keys import Identity
-from coflows.registry import limits, listing, patience, service
+from coflows.model.flow_names import FlowName
+from coflows.registry import limits, listing, lookup, patience, service
 from coflows.registry.dialing import Dialer
 from coflows.registry.entry import FlowEntry, digest_of
 from coflows.registry.messages import Announcement
@@ -342,3 +344,17 @@ def test_entries_of_no_record_are_not_kept(serve: Serve) -> None:
         with running._db.write() as db:
             running._nodes.forget_entries(db, time.time() + later)
         assert kept() == left
+
+
+def test_a_crowd_of_flows_does_not_hide_another_users(
+    registry: str, alice: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Had only the first of them been looked at, the name would have been his who fills the list."""
+    monkeypatch.setattr(lookup, "MAX_LISTED", 3)
+    mallory = Stranger(registry, "http://mallory.example")
+    assert mallory.connect().status_code == 200
+    crowd = [FlowEntry(key=str(number), name="!", flow_endpoint="f") for number in range(3)]
+    assert mallory.publish(crowd, organization="Acme").json()["missing"] == []
+    for name in (FlowName("f"), FlowName("f", "Acme")):
+        with pytest.raises(FlowAmbiguousError) if name.organization is None else nullcontext():
+            lookup.Lookup([registry]).find(name)

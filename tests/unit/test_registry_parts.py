@@ -84,6 +84,8 @@ def test_delays_grow_up_to_a_cap(attempts: int, chance: float) -> None:
         *(
             ("fd00:ec2::254", "never"),
             ("100.100.100.200", "never"),
+            ("192.0.0.192", "never"),
+            ("168.63.129.16", "never"),
             ("255.255.255.255", "never"),
             ("2002:7f00:1::", "loopback"),
         ),
