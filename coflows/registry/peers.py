@@ -99,8 +99,8 @@ class Peers:
 
     def forget(self, db: sqlite3.Connection, before: float) -> None:
         """Delete peers that have not asked for anything since. Who signed their last request has no use of it: what it
-        said is older than what would be taken."""
-        db.execute("DELETE FROM peers WHERE seen<?", (before,))
+        said is older than what would be taken; but not so what the owner himself (url "") commanded."""
+        db.execute("DELETE FROM peers WHERE seen<? AND url<>''", (before,))
 
     # -- links -------------------------------------------------------------------------------------------------
 

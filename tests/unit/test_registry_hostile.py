@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coflows.cli.context import Options
-from coflows.errors import FlowAmbiguousError, QueryInvalidError, RegistryError, SerializationError
+from coflows.errors import AccessDeniedError, FlowAmbiguousError, QueryInvalidError, RegistryError, SerializationError
 from coflows.identity.keys import Identity
 from coflows.model.flow_names import FlowName
 from coflows.registry import listing, lookup
@@ -17,8 +17,10 @@ from coflows.registry.choosing import Candidate, choose
 from coflows.registry.database import Database
 from coflows.registry.entry import FlowEntry
 from coflows.registry.order import parse_order
+from coflows.registry.peers import Peers
 from coflows.registry.query import parse_query
 from coflows.registry.record import Beat
+from coflows.registry.requests import Asker
 from coflows.registry.signed import Signed
 
 
@@ -88,4 +90,19 @@ def test_a_query_that_takes_long_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
         listed.page(slow, parse_order(""), 10, 0)
     monkeypatch.undo()
     assert listed.page(slow, parse_order(""), 10, 0).filtered == 0
+    db.close()
+
+
+def test_what_an_owner_commanded_is_never_commanded_again(tmp_path: Path) -> None:
+    """His command, noted by who was on the wire, would have been taken once more when he had been silent for long."""
+    db = Database(tmp_path / "cache.db")
+    peers = Peers(db)
+    owner, peer = Asker("u", "", 5), Asker("u", "http://a.example", 5)
+    with db.write() as writing:
+        for one in (owner, peer):
+            peers.use_number(writing, one, 0.0, 10)
+        peers.forget(writing, 1e9)
+        with pytest.raises(AccessDeniedError):
+            peers.use_number(writing, owner, 1e9, 10)
+        peers.use_number(writing, peer, 1e9, 10)
     db.close()
