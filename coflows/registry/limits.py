@@ -1,15 +1,17 @@
-"""Refuses bodies that are too large, or come too slowly, before anything reads them, whatever their header says."""
+"""Refuses what is not to be read: bodies that are too large, whatever their header says, or come too slowly; and what
+is asked of another host than this."""
 
 from __future__ import annotations
 
 import asyncio
 
-from starlette.datastructures import Headers
+from starlette.datastructures import URL, Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coflows.registry.patience import BODY_SECONDS
+from coflows.registry.urls import is_loopback
 
 
 class BodyLimit:
@@ -51,3 +53,20 @@ class BodyLimit:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = {"code": "message_too_large", "message": f"At most {self._most} bytes are taken.", "hint": ""}
         await JSONResponse({"error": error}, 413, {"connection": "close"})(scope, receive, send)
+
+
+class LocalHosts:
+    """Around the application of a service that is for this machine alone: answers 421 to who asks for another host, as
+    pages of a name that leads here do from the browser of whoever is at this machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not is_loopback(URL(scope=scope).hostname or ""):
+            message = "This service is asked as localhost alone."
+            hint = "Give it the URL that others know it by (url=...), or listen=HOST:PORT behind a proxy."
+            error = {"code": "wrong_host", "message": message, "hint": hint}
+            await JSONResponse({"error": error}, 421)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

@@ -21,7 +21,7 @@ from coflows.errors import (
     SerializationError,
     StoreError,
 )
-from coflows.registry.limits import BodyLimit
+from coflows.registry.limits import BodyLimit, LocalHosts
 from coflows.registry.messages import Announcement, Target, Welcome
 from coflows.registry.order import parse_order
 from coflows.registry.page import MAX_BODY_BYTES, Cursor, Entries, Page, Update, Updated, Wanted
@@ -146,6 +146,8 @@ def make_app(service: Service) -> FastAPI:
     _add_exchange(app, service)
     app.add_middleware(BodyLimit, most=MAX_BODY_BYTES)
     app.add_middleware(Site)
+    if service.options.local:
+        app.add_middleware(LocalHosts)
     return app
 
 

@@ -358,3 +358,13 @@ def test_a_crowd_of_flows_does_not_hide_another_users(
     for name in (FlowName("f"), FlowName("f", "Acme")):
         with pytest.raises(FlowAmbiguousError) if name.organization is None else nullcontext():
             lookup.Lookup([registry]).find(name)
+
+
+def test_a_page_of_a_name_that_leads_here_reads_nothing(serve: Serve, registry: str) -> None:
+    """A browser takes it for the page's own site; what a service of this machine lists is not for everybody."""
+    for host in ("rebinding.example", "127.0.0.1.rebinding.example", "a_b.example", "localhost.example:3366"):
+        for path in ("/", "/flows", "/site/script.js"):
+            assert httpx.get(f"{registry}{path}", headers={"host": host, "accept": "text/html"}).status_code == 421
+    behind_proxy = serve(url="https://registry.example", listen="127.0.0.1:0")
+    port = behind_proxy._hosted._socket.getsockname()[1]
+    assert httpx.get(f"http://127.0.0.1:{port}/", headers={"host": "registry.example"}).status_code == 200
