@@ -149,5 +149,5 @@ def find_culprit(value: Any, key: str = "", depth: int = 0) -> tuple[str, str] |
     except UnicodeEncodeError:
         return key, "the text has half a surrogate pair and is no Unicode"
     except (TypeError, ValueError):
-        return key, f"{type(value).__name__} is no plain value"
+        return key, f"a {type(value).__name__} is no plain value"
     return None
