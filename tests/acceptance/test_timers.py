@@ -10,6 +10,7 @@ from coflows import Client, connect
 from coflows.errors import RemoteFlowError
 from coflows.proxy import FlowProxy
 from coflows.serving import delete_flow_instance, get_flow_instance, serve_flow
+from tests.waiting import until
 from tests.worker_processes import StartWorker
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
@@ -101,6 +102,8 @@ def test_a_worker_dies_over_a_timer(start_worker: StartWorker, point: str) -> No
         serve_flow(owner, "tests.flow_classes.Alarm", "alarm")
         flow = get_flow_instance(caller, "alarm", owner.user_id)
         heard = waits(flow)
+        # Turns that are ready together are one commit, and commits are counted here.
+        until(owner.store, "done:", lambda: bool(owner.read_keys("done:")), "the first turn's record is not there")
         flow.ask({"ring": "once", "seconds": 0.5}, TIMEOUT)
         doomed.wait(TIMEOUT)
         start_worker()
