@@ -107,6 +107,7 @@ def test_nothing_is_lost_when_everybody_is_killed(start: Start, home: Path, tmp_
         endpoint, point = executor_place(owner.user_id, COLONY, KIND)
         (executors,) = {key.split(":")[4] for key in owner.read_keys(f"flows:{endpoint}:mounts:")}
         until(owner.store, "done:", lambda: not owner.read_keys(f"done:{executors}:"), kept)
+        assert len(owner.read_keys("done:")) <= 6 + KILLS, "of each that came, what it told on coming"
         for process in reversed(running):  # Executors take their leave while somebody listens.
             process.terminate()
             process.wait()
