@@ -30,6 +30,8 @@ _FAILURES = (
     *(OSError, RuntimeError, UnicodeEncodeError),
 )
 """RuntimeError: it was closed meanwhile."""
+_CLOSED_MEANWHILE = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+"""The other side may close a connection that rests just when it is used again. Every request may be made twice."""
 
 
 class Dialer:
@@ -73,23 +75,17 @@ class Dialer:
             if self._closed:
                 raise RuntimeError("the connection was closed")
             self._deadline.at = time.monotonic() + self._timeout
-            with self._http.stream(
-                method,
-                httpcore.URL(scheme=place.scheme, host=address, port=place.port, target=f"{parts.path}{path}"),
-                headers=list(sent.items()),
-                content=body,
-                extensions={
-                    "sni_hostname": place.host,
-                    "timeout": {"connect": min(self._timeout, CONNECT_SECONDS), "pool": self._timeout},
-                },
-            ) as response:
-                content = self._content(response, place.url)
+            target = httpcore.URL(scheme=place.scheme, host=address, port=place.port, target=f"{parts.path}{path}")
+            try:
+                status, content = self._exchange(method, target, place.host, sent, body)
+            except _CLOSED_MEANWHILE:
+                status, content = self._exchange(method, target, place.host, sent, body)
         except _FAILURES as error:
             raise RegistryUnavailableError(
                 f"{place.url} does not answer: {in_one_line(str(error)) or type(error).__name__}.",
                 hint="Is the service running there? `coflows registry run` starts one.",
             ) from error
-        return self._answer(response.status, content, f"{method} {place.url}{path.partition('?')[0]}")
+        return self._answer(status, content, f"{method} {place.url}{path.partition('?')[0]}")
 
     def _address(self, host: str, port: int) -> str:
         """An address of the host that may be dialled."""
@@ -109,14 +105,27 @@ class Dialer:
             )
         return allowed[0]
 
-    def _content(self, response: httpcore.Response, url: str) -> bytes:
-        parts, size = [], 0
-        for part in response.iter_stream():
-            parts.append(part)
-            size += len(part)
-            if size > self._most:
-                raise RegistryUnavailableError(f"{url} answers without end.")
-        return b"".join(parts)
+    def _exchange(
+        self, method: str, target: httpcore.URL, host: str, headers: dict[str, str], body: bytes | None
+    ) -> tuple[int, bytes]:
+        """One request: the status and the content of its answer."""
+        with self._http.stream(
+            method,
+            target,
+            headers=list(headers.items()),
+            content=body,
+            extensions={
+                "sni_hostname": host,
+                "timeout": {"connect": min(self._timeout, CONNECT_SECONDS), "pool": self._timeout},
+            },
+        ) as response:
+            parts, size = [], 0
+            for part in response.iter_stream():
+                parts.append(part)
+                size += len(part)
+                if size > self._most:
+                    raise RegistryUnavailableError(f"{headers['host']} answers without end.")
+            return response.status, b"".join(parts)
 
     def _answer(self, status: int, content: bytes, what: str) -> Any:
         if 300 <= status < 400:

@@ -60,7 +60,7 @@ def table(outcome: Outcome, title: str) -> Table:
         made.add_row(name, str(getattr(verdict, name)))
     found, expected = outcome.dead
     made.add_row("left in queues and stores", str(len(outcome.left)), *outcome.left[:1])
-    made.add_row("dead letters, expected", f"{found}, {expected}")
+    made.add_row("dead letters, expected", f"{len(found)}, {expected}", *([] if len(found) == expected else found[:1]))
     made.add_row("verdict", "good" if outcome.good else "BAD")
     return made
 

@@ -47,17 +47,18 @@ AT_LEISURE = (
 @dataclass(slots=True)
 class Outcome:
     """What came of a soak. ``recoveries``: for each fault, how many seconds after it was over all that had been sent
-    until then was answered; None where the next fault came first. ``dead``: dead letters found and expected."""
+    until then was answered; None where the next fault came first. ``dead``: the dead letters that there are, and how
+    many there should be."""
 
     verdict: Verdict
     left: list[str]
-    dead: tuple[int, int]
+    dead: tuple[list[str], int]
     recoveries: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
         """Whether every guarantee held, and nothing was left behind."""
-        return self.verdict.good and not self.left and self.dead[0] == self.dead[1]
+        return self.verdict.good and not self.left and len(self.dead[0]) == self.dead[1]
 
 
 class PersistentLoad(Load):
@@ -131,8 +132,8 @@ def soak(
         verdict = sum((load.verdict() for load in loads[1:]), loads[0].verdict())
         for worker in made.workers:
             worker.finish()
-        dead = len(list_dead_letters(made.alice)), len(recoveries.get("poison message", ()))
-        return Outcome(verdict, left_behind(made), dead, recoveries)
+        dead = [f"{one.queue}: {one.reason}" for one in list_dead_letters(made.alice)]
+        return Outcome(verdict, left_behind(made), (dead, len(recoveries.get("poison message", ()))), recoveries)
 
 
 def _send(load: Load, rounds: int, until: float) -> None:

@@ -139,3 +139,14 @@ def test_no_more_is_read_than_is_taken() -> None:
     with Liar(lambda *_: "x" * 100_000) as liar, Dialer(5, most=64 * 1024) as dialer:
         with pytest.raises(RegistryUnavailableError, match="without end"):
             dialer.request("GET", liar.url, "/")
+
+
+def test_a_connection_that_is_closed_just_when_it_is_used_again_is_made_anew() -> None:
+    """Whoever rests closes in the end, and the news of it may cross with the next request."""
+    told: Iterator[Any] = iter([{"number": 1}, b"", {"number": 2}, b"", b""])
+    with Liar(lambda *_: next(told)) as liar, Dialer(5) as dialer:
+        assert dialer.request("GET", liar.url, "/") == {"number": 1}
+        assert dialer.request("GET", liar.url, "/") == {"number": 2}
+        with pytest.raises(RegistryUnavailableError, match="does not answer"):
+            dialer.request("GET", liar.url, "/")
+        assert len(liar.asked) == 5

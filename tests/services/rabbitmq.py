@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -107,11 +108,16 @@ class RabbitMQ:
 
     @contextmanager
     def bounded(self, queues: str, length: int) -> Iterator[None]:
-        """Queues whose name matches take that many messages and refuse more, until the block ends."""
+        """Queues whose name matches take that many messages and refuse more, until the block ends. What is in them
+        already stays."""
         by, name = '<<"tests">>', f'<<"{secrets.token_hex(4)}">>'
-        rule = f'<<"{{\\"max-length\\":{length},\\"overflow\\":\\"reject-publish\\"}}">>'
         pattern = queues.replace("\\", "\\\\")
-        self.evaluate(f'ok = rabbit_policy:parse_set(<<"/">>, {name}, <<"{pattern}">>, {rule}, 0, <<"queues">>, {by})')
+        # Refusing comes first: a queue takes the length before the rest of its policy, and until then drops its oldest.
+        for rule in ({"overflow": "reject-publish"}, {"overflow": "reject-publish", "max-length": length}):
+            text = json.dumps(rule).replace('"', '\\"')
+            self.evaluate(
+                f'ok = rabbit_policy:parse_set(<<"/">>, {name}, <<"{pattern}">>, <<"{text}">>, 0, <<"queues">>, {by})'
+            )
         try:
             yield
         finally:
