@@ -31,8 +31,12 @@ LINK = {
     "tcp_user_timeout": 10_000,
 }
 """How soon a server that fell silent counts as gone, unless the URL says otherwise."""
-IDLE_IN_TRANSACTION = 5
-"""Seconds after which the server ends a transaction whose writer fell silent: others wait for its lock."""
+SESSION = """
+SET idle_in_transaction_session_timeout = '5s';
+SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 10000
+"""
+"""How soon the server ends a transaction whose writer fell silent: others wait for its lock. When a part of what
+belongs to it has come, its writer does not count as idle."""
 LOST = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 _SCHEMA_LOCK = 0x636F666C
 _SCHEMA = """
@@ -85,7 +89,7 @@ class PostgresStore(AdapterStore):
     def _connect(self) -> psycopg.Connection[Any]:
         try:
             connection = psycopg.connect(self._dsn, autocommit=True, client_encoding="utf8")
-            connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'")
+            connection.execute(SESSION)
         except psycopg.Error as error:
             raise self._translated(error) from error
         return connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from typing import Any
@@ -54,31 +55,46 @@ class PostgresGroups:
         self._number += 1
 
     def apply(self, connection: psycopg.Connection[Any], commits: list[Commit]) -> list[Outcome]:
-        """The group in one transaction, in three trips to the server; its outcomes, also when an attempt before this
-        one was applied. Raises psycopg's errors."""
+        """The group in one transaction, in two trips to the server; its outcomes, also when an attempt before this one
+        was applied. Raises psycopg's errors."""
+        try:
+            with connection.pipeline() as pipeline:
+                outcomes = self._transact(connection, pipeline, commits)
+                # With what it ends, not after the answer to that: whoever falls silent in between would leave the
+                # namespace locked.
+                connection.execute("COMMIT")
+        except psycopg.Error:
+            with contextlib.suppress(psycopg.Error):
+                connection.rollback()
+            raise
+        return outcomes
+
+    def _transact(
+        self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline, commits: list[Commit]
+    ) -> list[Outcome]:
         namespace = self._namespace
-        with connection.pipeline() as pipeline, connection.transaction():
-            head = connection.execute(_HEAD, (namespace,))
-            record = connection.execute(_RECORD, (namespace, self._id, self._number))
-            versions = connection.execute(_VERSIONS, (namespace, list(condition_keys(commits))))
-            # Whoever stays silent after this is idle in its transaction, and the server ends it.
-            pipeline.sync()
-            version, log_end, log_floor = _row(head)
-            applied = record.fetchone()
-            if applied is not None:
-                return self._replayed(commits, *applied)
-            plan = GroupPlan(version, dict(versions.fetchall()))
-            refused: dict[int, list[str]] = {}
-            outcomes: list[Outcome] = []
-            for number, commit in enumerate(commits):
-                stale = plan.stale(commit)
-                if stale:
-                    refused[number] = stale
-                outcomes.append(conflict(self._url, stale) if stale else plan.add(commit))
-            if plan.version != version:
-                self._write(connection, plan, log_end, log_floor)
-                parameters = (namespace, self._id, self._number, version, json.dumps(refused))
-                connection.execute(_REMEMBER, parameters)
+        connection.execute("BEGIN")
+        head = connection.execute(_HEAD, (namespace,))
+        record = connection.execute(_RECORD, (namespace, self._id, self._number))
+        versions = connection.execute(_VERSIONS, (namespace, list(condition_keys(commits))))
+        # Whoever stays silent after this is idle in its transaction, and the server ends it.
+        pipeline.sync()
+        version, log_end, log_floor = _row(head)
+        applied = record.fetchone()
+        if applied is not None:
+            return self._replayed(commits, *applied)
+        plan = GroupPlan(version, dict(versions.fetchall()))
+        refused: dict[int, list[str]] = {}
+        outcomes: list[Outcome] = []
+        for number, commit in enumerate(commits):
+            stale = plan.stale(commit)
+            if stale:
+                refused[number] = stale
+            outcomes.append(conflict(self._url, stale) if stale else plan.add(commit))
+        if plan.version != version:
+            self._write(connection, plan, log_end, log_floor)
+            parameters = (namespace, self._id, self._number, version, json.dumps(refused))
+            connection.execute(_REMEMBER, parameters)
         return outcomes
 
     def _write(self, connection: psycopg.Connection[Any], plan: GroupPlan, log_end: int, log_floor: int) -> None:
