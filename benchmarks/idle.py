@@ -23,17 +23,19 @@ class Sizes:
 
     mounted: int = 1_000_000
     waiting: int = 100_000
+    behind: int = 10_000
+    """Messages behind a turn that takes long. A worker holds them, and above 20,000 nothing else of their partition."""
     touched: int = 10_000
     turns: int = 10_000
     sleep: float = 5.0
 
     def part(self, part: float) -> Sizes:
         """That part of it all."""
-        numbers = (self.mounted, self.waiting, self.touched, self.turns)
+        numbers = (self.mounted, self.waiting, self.behind, self.touched, self.turns)
         return Sizes(*(max(100, int(number * part)) for number in numbers), self.sleep)
 
 
-QUICK = Sizes(2000, 500, 100, 100, 0.1)
+QUICK = Sizes(2000, 500, 100, 100, 100, 0.1)
 
 
 def stateful(name: str, within: World, part: float) -> Contestant:
@@ -60,8 +62,8 @@ def burdened(broker_url: str, sizes: Sizes, rounds: int, part: float) -> Iterato
         with much.connected("caller") as caller:
             busy = caller.proxy(much.addresses["busy"][0])
             busy.send_message(busy.package_input_message({"number": 0, "seconds": 3600.0}))
-        fill(much, "busy", sizes.waiting)
-        yield measured(f"and {sizes.waiting:,} messages behind a turn that takes long")
+        fill(much, "busy", sizes.behind)
+        yield measured(f"and {sizes.behind:,} messages behind a turn that takes long")
 
 
 def fill(within: World, endpoint: str, count: int) -> None:
