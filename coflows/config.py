@@ -20,6 +20,8 @@ class Settings:
 
     home: Path
     broker_url: str
+    broker_admin_url: str | None
+    """RabbitMQ's management, for who makes accounts."""
     store_url: str
     user: str | None
     flow_modules: tuple[Path, ...]
@@ -49,6 +51,7 @@ def load_settings(**overrides: Any) -> Settings:
         model_config = SettingsConfigDict(env_prefix="COFLOWS_", extra="ignore")
         home: Path = Path("~/.coflows")
         broker_url: str = "embedded://"
+        broker_admin_url: str | None = None
         store_url: str = "sqlite://"
         user: str | None = None
         flow_modules: str = ""
@@ -71,6 +74,7 @@ def load_settings(**overrides: Any) -> Settings:
     return Settings(
         home=read.home.expanduser().absolute(),
         broker_url=read.broker_url,
+        broker_admin_url=read.broker_admin_url,
         store_url=read.store_url,
         user=read.user,
         flow_modules=tuple(Path(part).absolute() for part in read.flow_modules.split(os.pathsep) if part),

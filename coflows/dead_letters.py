@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from coflows.broker.topology import dead_letter_queue, dispatch_queue
+from coflows.broker.topology import dead_letter_queue, dispatch_queue, own_queues
 from coflows.client import Client
 from coflows.codec.wire import decode, encode
 from coflows.errors import CoflowsError, ConflictError, DeadLetterNotFoundError
@@ -124,9 +124,11 @@ def _collect(cl: Client) -> None:
     queue = dead_letter_queue(cl.user_id).name
     while (delivery := cl.broker.get(queue)) is not None:
         key = dead_key(_digest(delivery.body))
+        origin = delivery.origin or ""
         record = {
             "at": time.time(),
-            "queue": delivery.origin or "",
+            # Where it is replayed to, and where the broker knows no accounts anybody may have written it.
+            "queue": origin if origin.startswith(own_queues(cl.user_id)) else "",
             "reason": delivery.reason or "",
             "body": delivery.body,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -19,12 +19,14 @@ class QueueSpec:
     ``single_active``: of all its consumers, only the one that has been there longest gets messages; the next one
     takes over at once when that one goes. ``expires``: seconds without a consumer after which the queue is deleted
     with what it holds (None: never). ``dead_letter_queue``: where rejected messages go (None: they are dropped).
+    ``private``: only dead letters of its user's own queues get there, on a broker where users have accounts.
     """
 
     name: str
     single_active: bool = False
     expires: float | None = None
     dead_letter_queue: str | None = None
+    private: bool = field(default=False, compare=False)
 
 
 class Delivery(ABC):

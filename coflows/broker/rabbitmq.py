@@ -7,17 +7,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 from coflows.broker.base import Broker, Consumer, Delivery, QueueSpec
 from coflows.broker.rabbitmq_consumer import RabbitConsumer
+from coflows.broker.rabbitmq_doors import Doors
 from coflows.broker.rabbitmq_getter import Getter
 from coflows.broker.rabbitmq_link import Link
-from coflows.broker.rabbitmq_operations import Ask, Operations
+from coflows.broker.rabbitmq_operations import Operations
 from coflows.broker.rabbitmq_publisher import Publisher
 from coflows.broker.rabbitmq_server import RabbitServer
+from coflows.broker.rabbitmq_standing import Standing
 from coflows.broker.rabbitmq_thread import IoThread
-from coflows.errors import UnroutableError
+from coflows.errors import QueueMismatchError, UnroutableError
 
 PUBLISH_DEADLINE = 60.0
 CLOSE_PATIENCE = 5.0
@@ -43,6 +44,9 @@ class RabbitMQBroker(Broker):
         self._publisher = Publisher(self._publishing, self._server, publish_deadline)
         self._operations = Operations(self._consuming, self._server)
         self._getter = Getter(self._consuming, self._server, self._bury)
+        self._standing = Standing(self._operations, self._server.user)
+        doors = Doors(self._consuming, self._server, self._operations, self._publisher, publish_deadline)
+        self._publish = doors.publish if self._standing.account else self._publisher.publish
         self._consuming.on_open = self._resume
         deadline = time.monotonic() + connect_timeout
         try:
@@ -51,20 +55,27 @@ class RabbitMQBroker(Broker):
             self._thread.start()
             for link in (self._publishing, self._consuming):
                 link.wait_open(deadline)
+            self._standing.look()
         except BaseException:
             self.close()
             raise
 
     def declare(self, *queues: QueueSpec) -> None:
         """See Broker."""
-        asked = [(spec, self._operations.start(spec.name, _declaration(spec))) for spec in queues]
+        asked = [(spec, self._operations.start(spec.name, self._standing.declaration(spec))) for spec in queues]
         for spec, future in asked:
-            self._operations.wait(future)
+            try:
+                self._operations.wait(future)
+            except QueueMismatchError:
+                # Made before its user had an account, perhaps.
+                if not self._standing.account or spec.dead_letter_queue is None:
+                    raise
+                self._operations.run(spec.name, self._standing.declaration(spec, before=True))
             self._declared[spec.name] = spec
 
     def publish_async(self, queue: str, body: bytes) -> Future[None]:
         """See Broker."""
-        return self._publisher.publish(queue, body)
+        return self._publish(queue, body)
 
     def consume(self, queue: str, callback: Callable[[Delivery], None], *, prefetch: int = 100) -> Consumer:
         """See Broker."""
@@ -103,8 +114,11 @@ class RabbitMQBroker(Broker):
 
     def delete(self, queue: str) -> None:
         """See Broker."""
-        self._declared.pop(queue, None)
+        spec = self._declared.pop(queue, None)
         self._operations.run(queue, lambda channel, done: channel.queue_delete(queue, callback=done))
+        exchange = self._standing.exchange_behind(queue, spec)
+        if exchange is not None:
+            self._operations.run(queue, lambda channel, done: channel.exchange_delete(exchange, callback=done))
 
     def close(self) -> None:
         """See Broker."""
@@ -130,7 +144,8 @@ class RabbitMQBroker(Broker):
         spec = self._declared.get(queue)
         if spec is None or spec.dead_letter_queue is None:
             return None
-        return self._publisher.publish(spec.dead_letter_queue, body, headers)
+        exchange = self._standing.dead_letter_exchange(spec.dead_letter_queue)
+        return self._publisher.publish(spec.dead_letter_queue, body, headers, exchange)
 
     # -- on the consuming connection's thread ------------------------------------------------------------------
 
@@ -159,7 +174,11 @@ class RabbitMQBroker(Broker):
             self._operations.resume()
             self._getter.resume()
 
-        self._declare_all(deque(list(self._declared.values())), go_on)
+        declared = deque(list(self._declared.values()))
+        if declared:
+            self._standing.look_again(lambda: self._declare_all(declared, go_on))
+        else:
+            go_on()
 
     def _declare_all(self, specs: deque[QueueSpec], then: Callable[[], None]) -> None:
         """One after the other; a server bounds the channels that are open at a time."""
@@ -167,22 +186,6 @@ class RabbitMQBroker(Broker):
             then()
             return
         spec = specs.popleft()
-        future = self._operations.start(spec.name, _declaration(spec))
+        future = self._operations.start(spec.name, self._standing.declaration(spec))
         # A queue that has other properties by now is still there to consume from.
         future.add_done_callback(lambda _future: self._declare_all(specs, then))
-
-
-def _declaration(spec: QueueSpec) -> Ask:
-    arguments: dict[str, Any] = {}
-    if spec.single_active:
-        arguments["x-single-active-consumer"] = True
-    if spec.expires is not None:
-        arguments["x-expires"] = max(1, int(spec.expires * 1000))
-    if spec.dead_letter_queue is not None:
-        # The last resort for what is rejected without a copy.
-        arguments |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": spec.dead_letter_queue}
-
-    def declare(channel: Any, done: Callable[[Any], None]) -> None:
-        channel.queue_declare(spec.name, durable=True, arguments=arguments, callback=done)
-
-    return declare

@@ -28,7 +28,7 @@ class RabbitDelivery(Delivery):
         self, link: Link, bury: Bury, acks: Acks, queue: str, method: Any, properties: Any, body: bytes
     ) -> None:
         self.queue, self.body, self.redelivered = queue, body, method.redelivered
-        self.origin, self.reason = _death(properties.headers or {})
+        self.origin, self.reason = death(properties.headers or {})
         self._link = link
         self._bury = bury
         self._acks = acks
@@ -87,10 +87,13 @@ class RabbitDelivery(Delivery):
             self._nack(requeue=True)
 
 
-def _death(headers: dict[str, Any]) -> tuple[str | None, str | None]:
-    if ORIGIN in headers:
-        return headers[ORIGIN], headers.get(REASON)
-    deaths = headers.get("x-death")  # Dead-lettered by the broker itself.
-    if deaths:
-        return deaths[0].get("queue"), deaths[0].get("reason")
-    return None, None
+def death(headers: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Where a dead letter comes from, and why it is one. Pure. ``x-death`` counts first: the server writes at its head,
+    over what a sender had written there; a copy of ours has none. What is no dead letter has in its headers whatever
+    its sender likes."""
+    said = headers.get(ORIGIN), headers.get(REASON)
+    deaths = headers.get("x-death")
+    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
+        said = deaths[0].get("queue"), deaths[0].get("reason")
+    origin, reason = (text if isinstance(text, str) else None for text in said)
+    return origin, reason

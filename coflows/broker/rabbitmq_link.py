@@ -11,8 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
-from pika.adapters.select_connection import SelectConnection
-
+from coflows.broker.rabbitmq_frames import ReadingConnection
 from coflows.broker.rabbitmq_server import RabbitServer
 from coflows.broker.rabbitmq_thread import IoThread
 from coflows.errors import BrokerAuthError, BrokerError
@@ -53,7 +52,7 @@ class Link:
         self.on_io_thread = thread.on_it
         self._server = server
         self._thread = thread
-        self._connection: SelectConnection | None = None
+        self._connection: ReadingConnection | None = None
         self._first: Future[None] = Future()
         self._attempt = 0
         self._closing = False
@@ -118,7 +117,7 @@ class Link:
     def _connect(self) -> None:
         if self._closing:
             return
-        self._connection = SelectConnection(
+        self._connection = ReadingConnection(
             self._server.parameters,
             on_open_callback=self._opened,
             on_open_error_callback=self._failed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ LONGEST_PAUSE = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Message:
+    exchange: str
     queue: str
     body: bytes
     headers: dict[str, str] | None
@@ -38,6 +40,8 @@ class Publisher:
     """``publish`` and ``close`` are for any thread; the rest runs on the link's."""
 
     def __init__(self, link: Link, server: RabbitServer, deadline: float) -> None:
+        self.on_missing: Callable[[str], None] = lambda exchange: None
+        """Called on the link's thread for an exchange that turns out not to be there."""
         self._link = link
         self._server = server
         self._deadline = deadline
@@ -56,9 +60,12 @@ class Publisher:
         link.on_open = self._open_channel
         link.on_lost = self._lost
 
-    def publish(self, queue: str, body: bytes, headers: dict[str, str] | None = None) -> Future[None]:
-        """See Broker.publish_async."""
-        message = _Message(queue, body, headers, Future(), time.monotonic())
+    def publish(
+        self, queue: str, body: bytes, headers: dict[str, str] | None = None, exchange: str = ""
+    ) -> Future[None]:
+        """See Broker.publish_async. An exchange that is not there costs more than one that leads nowhere: what waits is
+        then sent one by one."""
+        message = _Message(exchange, queue, body, headers, Future(), time.monotonic())
         self._link.call_soon(lambda: self._take(message))
         return message.future
 
@@ -94,7 +101,7 @@ class Publisher:
         # The id finds the message again when the server returns it, which it does before it confirms it.
         properties = pika.BasicProperties(delivery_mode=2, message_id=str(self._tag + 1), headers=message.headers)
         try:
-            channel.basic_publish("", message.queue, message.body, properties, mandatory=True)
+            channel.basic_publish(message.exchange, message.queue, message.body, properties, mandatory=True)
         except pika.exceptions.AMQPError as error:
             if not channel.is_open:
                 self._waiting.appendleft(message)
@@ -165,15 +172,18 @@ class Publisher:
             # A message that may not be sent, or is too big, takes the channel with it. Alone it was the one.
             if len(self._unconfirmed) == 1:
                 _, message = self._unconfirmed.popitem()
-                settle(message.future, self._refusal(reason, message.queue))
+                settle(message.future, self._refusal(reason, message))
             self._probing = True
         self._waiting.extendleft(reversed(self._unconfirmed.values()))
         self._unconfirmed.clear()
         if not self._closed:
             self._open_channel()
 
-    def _refusal(self, reason: BaseException, queue: str) -> BrokerError:
-        if getattr(reason, "reply_code", 0) == 403:
+    def _refusal(self, reason: BaseException, message: _Message) -> BrokerError:
+        queue, code = message.queue, getattr(reason, "reply_code", 0)
+        if code == 404:
+            self.on_missing(message.exchange)
+        if code in (403, 404):
             return self._server.channel_error(reason, queue)
         problem = BrokerError(f"RabbitMQ at {self._server.url} refused a message to queue {queue}: {reason}.")
         problem.__cause__ = reason

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from coflows.broker.base import QueueSpec
 from coflows.model.address import InstanceAddress
 from coflows.model.messages import ReplyAddress, ReplyMode
+from coflows.model.names import USER_ID_LENGTH
+
+ACCOUNTS = "coflows.accounts"
+"""The exchange by which everybody sees that users have accounts on this RabbitMQ; nothing goes through it."""
 
 SESSION_EXPIRES = 600.0
 """Seconds that a session's queue outlives the session's last connection."""
 
+_OWNED = re.compile(rf"coflows\.([a-z2-7]{{{USER_ID_LENGTH}}})\.")
+
+
+def own_queues(user_id: str) -> str:
+    """What the names of all queues of a user begin with."""
+    return f"coflows.{user_id}."
+
+
+def door_exchange(user_id: str) -> str:
+    """Where users have accounts on RabbitMQ: the exchange through which others' messages come to a user's queues."""
+    return f"coflows.in.{user_id}"
+
+
+def owner_of(queue: str) -> str | None:
+    """The user whose queue it is by its name; None for a name that is not made here."""
+    owned = _OWNED.match(queue)
+    return owned[1] if owned else None
+
 
 def dead_letter_queue(user_id: str) -> QueueSpec:
     """Where a user's rejected messages wait to be looked at."""
-    return QueueSpec(f"coflows.{user_id}.dead")
+    return QueueSpec(f"coflows.{user_id}.dead", private=True)
 
 
 def door_queue(user_id: str) -> QueueSpec:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
+from coflows.cli import broker as accounts
 from coflows.cli import colony, demo, dlq, find, flows, registry, users, worker, workflow
 from coflows.cli.context import Options
 from coflows.errors import CoflowsError
@@ -49,6 +50,7 @@ def build() -> typer.Typer:
     colony.add_to(app)
     workflow.add_to(app)
     registry.add_to(app)
+    accounts.add_to(app)
     demo.add_to(app)
     return app
 

@@ -13,7 +13,9 @@ CoflowsError
 |   |-- BrokerUnavailableError    nothing answers at the URL
 |   |-- BrokerAuthError           credentials refused
 |   |-- QueueMismatchError        the queue exists with other arguments
-|   `-- UnroutableError           no such queue; nothing was kept
+|   |-- UnroutableError           no such queue; nothing was kept
+|   |-- AccountExistsError        the user has an account on the broker already
+|   `-- AccountNotFoundError
 |-- StoreError
 |   |-- StoreUnavailableError
 |   |-- StoreLockedError
@@ -83,6 +85,8 @@ from coflows.errors.calls import (
     UnknownUserError,
 )
 from coflows.errors.carriers import (
+    AccountExistsError,
+    AccountNotFoundError,
     BrokerAuthError,
     BrokerError,
     BrokerUnavailableError,
@@ -127,6 +131,8 @@ from coflows.errors.registries import (
 
 __all__ = [
     "AccessDeniedError",
+    "AccountExistsError",
+    "AccountNotFoundError",
     "AddressRefusedError",
     "BrokerAuthError",
     "BrokerError",

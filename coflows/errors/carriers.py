@@ -57,6 +57,20 @@ class UnroutableError(BrokerError):
     code = "unroutable"
 
 
+class AccountExistsError(BrokerError):
+    """The user has an account on the broker already."""
+
+    code = "account_exists"
+    exit_code = 2
+
+
+class AccountNotFoundError(BrokerError):
+    """The user has no account on the broker."""
+
+    code = "account_not_found"
+    exit_code = 7
+
+
 class StoreError(CoflowsError):
     """The store could not do what was asked; nothing was written."""
 

@@ -36,6 +36,7 @@ class RabbitMQ:
         self._name = f"coflows-{secrets.token_hex(4)}@localhost"
         self._dist_port, self._epmd_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._admin_url: str | None = None
         self._lair = Lair("rabbitmq")
         self._folder = self._lair.folder
         (self._folder / "plugins").write_text("[].\n")
@@ -47,6 +48,7 @@ class RabbitMQ:
 
     def start(self) -> RabbitMQ:
         """Start and wait until it answers. Raises ServiceMissingError with the end of its log."""
+        self._admin_url = None
         try:
             with (self._folder / "out").open("ab") as out:
                 self._process = subprocess.Popen(
@@ -134,6 +136,29 @@ class RabbitMQ:
             f'rabbit_auth_backend_internal:set_permissions({name}, <<"/">>, {everything}, {by})'
         )
         return f"amqp://{account}:{account}@{address}:{port}/"
+
+    def listen_tls(self, options: str) -> int:
+        """Listen with TLS too until the next restart, with such options as Erlang writes them; gives the port."""
+        port = free_port()
+        self.evaluate(f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 2)')
+        return port
+
+    def admin_url(self) -> str:
+        """The URL of its management with an administrator; the plugin is begun when this is first asked for, in a
+        second or two, and stays until the next restart."""
+        if self._admin_url is None:
+            port, plugins = free_port(), self._folder / "plugins"
+            plugins.write_text("[rabbitmq_management].\n")
+            try:
+                self.evaluate(
+                    "rabbit:await_startup(), application:set_env(rabbitmq_management, tcp_config, "
+                    f'[{{ip, "127.0.0.1"}}, {{port, {port}}}], [{{persistent, true}}]), '
+                    f'{{ok, _, _}} = rabbit_plugins:ensure("{plugins}")'
+                )
+            finally:
+                plugins.write_text("[].\n")  # A restart would not know the port.
+            self._admin_url = f"http://guest:guest@127.0.0.1:{port}"
+        return self._admin_url
 
     def _sweep(self) -> None:
         """epmd and other helpers stay behind a node."""
