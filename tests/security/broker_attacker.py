@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,24 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 REFUSED = 403
+
+
+class RawHeaders(pika.BasicProperties):
+    """A message's headers as bytes of his own: the name of one, and what follows it."""
+
+    def __init__(self, name: bytes, value: bytes) -> None:
+        super().__init__()
+        self._encoded = table(name, value)
+
+    def encode(self) -> list[bytes]:
+        """See BasicProperties."""
+        return [struct.pack(">H", pika.BasicProperties.FLAG_HEADERS), self._encoded]
+
+
+def table(name: bytes, value: bytes) -> bytes:
+    """An AMQP table of one field."""
+    field = bytes([len(name)]) + name + value
+    return struct.pack(">I", len(field)) + field
 
 
 class Attacker:
@@ -44,7 +63,7 @@ class Attacker:
         return False
 
     def publish(
-        self, exchange: str, key: str, body: bytes = b"hostile", **properties: Any
+        self, exchange: str, key: str, body: bytes = b"hostile", said: pika.BasicProperties | None = None
     ) -> Callable[[BlockingChannel], None]:
         """An attempt to publish."""
-        return lambda channel: channel.basic_publish(exchange, key, body, pika.BasicProperties(**properties))
+        return lambda channel: channel.basic_publish(exchange, key, body, said)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import httpx
@@ -16,10 +16,12 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from coflows import Client, connect
+from coflows.broker import QueueSpec
 from coflows.broker.permissions import permissions_of
 from coflows.broker.rabbitmq import RabbitMQBroker
 from coflows.broker.rabbitmq_accounts import Accounts
 from coflows.broker.rabbitmq_admin import RabbitAdmin
+from coflows.broker.rabbitmq_delivery import death
 from coflows.broker.topology import (
     ACCOUNTS,
     dead_letter_queue,
@@ -33,12 +35,13 @@ from coflows.errors import (
     AccountNotFoundError,
     BrokerAuthError,
     NameInvalidError,
+    UnroutableError,
 )
 from coflows.identity.keys import Identity
 from coflows.identity.sealing import seal
 from coflows.model.messages import new_message_id
 from coflows.serving import get_flow_instance, serve_flow
-from tests.security.broker_attacker import Attacker
+from tests.security.broker_attacker import Attacker, RawHeaders, table
 from tests.services.rabbitmq import RabbitMQ
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
@@ -56,6 +59,7 @@ class World(NamedTuple):
     mallory_id: str
     mallory_url: str
     bob_url: str
+    alice_url: str
     accounts: Accounts
 
     def goes_on(self) -> bool:
@@ -65,6 +69,10 @@ class World(NamedTuple):
     def own(self, name: str) -> str:
         """A name in Mallory's part of the broker."""
         return f"coflows.{self.mallory_id}.{name}"
+
+    def alice_queue(self, name: str) -> str:
+        """A name in Alice's."""
+        return f"coflows.{self.alice.user_id}.{name}"
 
     @property
     def doors(self) -> list[str]:
@@ -104,7 +112,7 @@ def world(rabbitmq_node: RabbitMQ, accounts: Accounts, tmp_path_factory: pytest.
         serve_flow(alice, "CounterFlowModule.CounterFlow", "counter")
         counter = get_flow_instance(bob, "counter", user_id=alice.user_id)
         mallory = identities[2].user_id
-        yield World(alice, bob, counter, Attacker(urls[2]), mallory, urls[2], urls[1], accounts)
+        yield World(alice, bob, counter, Attacker(urls[2]), mallory, urls[2], urls[1], urls[0], accounts)
 
 
 def dead_letters(world: World) -> list[Any]:
@@ -291,20 +299,22 @@ def test_policies_and_management_are_out_of_reach(world: World, rabbitmq_node: R
 
 def test_a_spoofed_user_id_is_refused(world: World) -> None:
     with pytest.raises(pika.exceptions.ChannelClosedByBroker) as caught:
-        world.mallory.attempt(world.mallory.publish(world.door, world.doors[0], user_id=world.bob.user_id))
+        world.mallory.attempt(
+            world.mallory.publish(world.door, world.doors[0], said=pika.BasicProperties(user_id=world.bob.user_id))
+        )
     assert caught.value.reply_code == 406
 
 
-@pytest.mark.parametrize("said", [{}, {"user_id": "{mallory}"}], ids=["missing", "own"])
-def test_a_missing_user_id_makes_nobody_else_of_its_sender(world: World, said: dict[str, str]) -> None:
+@pytest.mark.parametrize("said", [None, "{mallory}"], ids=["missing", "own"])
+def test_a_missing_user_id_makes_nobody_else_of_its_sender(world: World, said: str | None) -> None:
     """Who sent it is proven by the key it is sealed with, not by what the broker says of it."""
     alice, stranger = world.alice.user_id, Identity.generate()
     sealed = bytearray(seal(stranger, alice, new_message_id(), 2**32, b"x"))
     forged = bytes(sealed).replace(stranger.public_key, world.bob.identity.public_key)
     assert forged != sealed
-    properties = {name: value.format(mallory=world.mallory_id) for name, value in said.items()}
+    properties = pika.BasicProperties(user_id=said and said.format(mallory=world.mallory_id))
     dead_letters(world)
-    world.mallory.attempt(world.mallory.publish(world.door, world.doors[0], forged, **properties))
+    world.mallory.attempt(world.mallory.publish(world.door, world.doors[0], forged, properties))
     while not (letters := dead_letters(world)):
         threading.Event().wait(0.02)
     assert letters[0].body == forged and letters[0].reason.startswith("envelope")
@@ -407,31 +417,113 @@ def test_an_own_exchange_in_front_of_the_doors_opens_nothing_more(world: World) 
 
 # -- what a message says of itself --------------------------------------------------------------------------------
 
-HOSTILE_HEADERS: dict[str, dict[str, Any]] = {
-    "x-death that is text": {"x-death": "forged"},
-    "x-death of texts": {"x-death": ["forged"]},
-    "x-death of numbers": {"x-death": [{"queue": 7, "reason": [1]}]},
-    "x-death with another's queue": {"x-death": [{"queue": "coflows.other", "reason": "rejected", "count": 1}]},
-    "our own headers": {"coflows-origin": ["forged"], "coflows-reason": 7},
-    "a time beyond the calendar": {"when": datetime(9999, 12, 31, tzinfo=UTC)},
-    "tables a thousand deep": {"deep": None},
+
+def deep_tables() -> bytes:
+    value = b"V"
+    for _ in range(10_000):
+        value = b"F" + table(b"t", value)
+    return value
+
+
+HOSTILE_HEADERS: dict[str, pika.BasicProperties] = {
+    "x-death that is text": pika.BasicProperties(headers={"x-death": "forged"}),
+    "x-death of texts": pika.BasicProperties(headers={"x-death": ["forged"]}),
+    "x-death of numbers": pika.BasicProperties(headers={"x-death": [{"queue": 7, "reason": [1]}]}),
+    "x-death of another": pika.BasicProperties(headers={"x-death": [{"queue": "coflows.x", "reason": "rejected"}]}),
+    "our own headers": pika.BasicProperties(headers={"coflows-origin": ["forged"], "coflows-reason": 7}),
+    "a time beyond the calendar": RawHeaders(b"when", b"T" + struct.pack(">Q", 2**62)),
+    "tables ten thousand deep": RawHeaders(b"deep", deep_tables()),
 }
 
 
 @pytest.mark.parametrize("what", HOSTILE_HEADERS)
-def test_hostile_headers_neither_break_the_connection_nor_forge_an_origin(
-    world: World, rabbitmq_node: RabbitMQ, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    headers = dict(HOSTILE_HEADERS[what])
-    if what == "a time beyond the calendar":
-        monkeypatch.setattr("pika.data.calendar.timegm", lambda _time: 2**62, raising=False)
-    if what == "tables a thousand deep":
-        for _ in range(400):
-            headers = {"t": headers}
+def test_hostile_headers_neither_break_the_connection_nor_forge_an_origin(world: World, what: str) -> None:
     dead_letters(world)
-    world.mallory.attempt(world.mallory.publish(world.door, world.doors[0], b"hostile headers", headers=headers))
-    monkeypatch.undo()
+    world.mallory.attempt(world.mallory.publish(world.door, world.doors[0], b"no envelope", HOSTILE_HEADERS[what]))
     while not (letters := dead_letters(world)):
         threading.Event().wait(0.02)
-    assert (letters[0].body, letters[0].origin) == (b"hostile headers", world.doors[0])
+    assert (letters[0].body, letters[0].origin) == (b"no envelope", world.doors[0])
     assert world.goes_on()
+
+
+@pytest.mark.parametrize(
+    "forged", [{"x-death": [{"queue": "coflows.x", "reason": "expired"}]}, {"coflows-origin": "x"}]
+)
+def test_a_forged_x_death_neither_hides_a_dead_letter_nor_its_origin(world: World, forged: dict[str, Any]) -> None:
+    """One that the broker itself makes of it, without a copy of ours."""
+    queue, dead = world.alice_queue("dispatch.other"), dead_letter_queue(world.alice.user_id)
+    dead_letters(world)
+    with RabbitMQBroker(world.alice_url) as first, RabbitMQBroker(world.alice_url) as second:
+        first.declare(dead, QueueSpec(queue, dead_letter_queue=dead.name))
+        forged_for = {**forged, "x-first-death-queue": dead.name, "x-first-death-exchange": dead.name}
+        properties = pika.BasicProperties(headers=forged_for)
+        world.mallory.attempt(world.mallory.publish(world.door, queue, b"forged", properties))
+        while (delivery := second.get(queue)) is None:
+            threading.Event().wait(0.02)
+        delivery.reject("by somebody who does not know where to")
+        while not (letters := dead_letters(world)):
+            threading.Event().wait(0.02)
+        first.delete(queue)
+    assert (letters[0].body, letters[0].origin, letters[0].reason) == (b"forged", queue, "rejected")
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"x-death": []}, {"x-death": [None]}, {"coflows-origin": b"\xff"}, {"x-death": 1}]
+)
+def test_headers_that_name_no_origin_name_none(headers: dict[str, Any]) -> None:
+    assert death(headers) == (None, None)
+
+
+# -- who is not there ---------------------------------------------------------------------------------------------
+
+
+def test_messages_to_users_who_do_not_exist_cost_others_nothing(world: World) -> None:
+    """An account's exchange that is not there would close the channel of all that is under way."""
+    with RabbitMQBroker(world.bob_url) as broker:
+        unknown = [door_queue(Identity.generate().user_id).name for _ in range(20)]
+        futures = [broker.publish_async(queue, b"x") for queue in unknown for _ in range(3)]
+        known = [broker.publish_async(world.doors[0], b"no envelope") for _ in range(10)]
+        for future in known:
+            future.result(PATIENCE)
+        for future in futures:
+            with pytest.raises(UnroutableError):
+                future.result(PATIENCE)
+        with pytest.raises(UnroutableError):
+            broker.publish("x", b"x")
+        assert broker._publisher._channel.channel_number == 1
+    while len(dead_letters(world)) > 0:
+        threading.Event().wait(0.02)
+
+
+def test_a_user_whose_account_was_removed_is_unknown(world: World, rabbitmq_node: RabbitMQ) -> None:
+    gone = Identity.generate().user_id
+    door = door_queue(gone)
+    with RabbitMQBroker(world.accounts.broker_url(gone, world.accounts.add(gone), rabbitmq_node.url)) as broker:
+        broker.declare(dead_letter_queue(gone), door)
+        world.bob.broker.publish(door.name, b"x")
+        world.accounts.remove(gone)
+    for _ in range(2):
+        with pytest.raises(UnroutableError):
+            world.bob.broker.publish(door.name, b"x")
+    assert world.goes_on()
+
+
+def test_who_had_queues_before_he_had_an_account_keeps_them(world: World, rabbitmq_node: RabbitMQ) -> None:
+    user_id = Identity.generate().user_id
+    dead, door = dead_letter_queue(user_id), door_queue(user_id)
+    with RabbitMQBroker(rabbitmq_node.url) as before:
+        before.declare(dead, door)
+        before.publish(door.name, b"kept")
+        url = world.accounts.broker_url(user_id, world.accounts.add(user_id), rabbitmq_node.url)
+        with RabbitMQBroker(url) as broker:
+            broker.declare(dead, door)
+            world.bob.broker.publish(door.name, b"new")
+            first, second = broker.get(door.name), broker.get(door.name)
+            assert first is not None and second is not None
+            assert [first.body, second.body] == [b"kept", b"new"]
+            first.reject("no")
+            while (letter := broker.get(dead.name)) is None:
+                threading.Event().wait(0.02)
+            assert (letter.body, letter.origin, letter.reason) == (b"kept", door.name, "no")
+        world.accounts.remove(user_id, with_queues=True)
+        assert not before.exists(door.name) and not before.exists(dead.name)
