@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pika
 import pika.exceptions
 
+from coflows.broker.rabbitmq_tls import split_tls
 from coflows.errors import (
     BrokerAuthError,
     BrokerError,
@@ -35,7 +36,10 @@ class RabbitServer:
     def from_url(cls, url: str) -> RabbitServer:
         """Read ``amqp://user:password@host:port/vhost`` or ``amqps://``. Raises ConfigurationError."""
         try:
-            parameters = pika.URLParameters(url)
+            plain, tls = split_tls(url)
+            parameters = pika.URLParameters(plain)
+        except ConfigurationError:
+            raise
         except Exception:
             # The parser's own error quotes pieces of the URL, so of the password; it is not chained.
             raise ConfigurationError(
@@ -44,6 +48,8 @@ class RabbitServer:
             ) from None
         if parameters.heartbeat is None:
             parameters.heartbeat = HEARTBEAT
+        if tls is not None:
+            parameters.ssl_options = tls
         parameters.connection_attempts = 1
         scheme = "amqp" if parameters.ssl_options is None else "amqps"
         user = str(getattr(parameters.credentials, "username", ""))

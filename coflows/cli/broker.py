@@ -75,7 +75,7 @@ def _accounts(options: Options, admin_url: str | None, vhost: str) -> Iterator[A
     from coflows.errors import ConfigurationError
 
     url = admin_url or options.settings.broker_admin_url
-    if url is None:
+    if not url:
         raise ConfigurationError(
             "It is not said where RabbitMQ's management is.",
             hint="Pass --broker-admin-url https://administrator:password@host:15671, or set COFLOWS_BROKER_ADMIN_URL.",
