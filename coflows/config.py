@@ -35,6 +35,8 @@ class Settings:
     """How often a message is worked on whose worker dies over it, before it goes to the dead letters."""
     park_after: float
     """After how long a turn's message is kept in the store instead of the broker."""
+    allow_plaintext: bool
+    """Whether passwords may go to other machines without TLS: no warning of a broker, no refusal of its management."""
     registries: tuple[str, ...]
     """URLs of the registries that are asked who serves a flow."""
     failpoints: str
@@ -62,6 +64,7 @@ def load_settings(**overrides: Any) -> Settings:
         envelope_version: int = Field(2, ge=1, le=2)
         max_attempts: int = Field(5, ge=1)
         park_after: float = Field(5.0, gt=0)
+        allow_plaintext: bool = False
         registries: str = ""
         failpoints: str = Field("", pattern=r"^([a-z_]+:[0-9]+)?$")
 
@@ -85,6 +88,7 @@ def load_settings(**overrides: Any) -> Settings:
         envelope_version=read.envelope_version,
         max_attempts=read.max_attempts,
         park_after=read.park_after,
+        allow_plaintext=read.allow_plaintext,
         registries=tuple(dict.fromkeys(read.registries.replace(",", " ").split())),
         failpoints=read.failpoints,
     )

@@ -124,7 +124,12 @@ def _client(
     return Client(
         identity,
         open_store(store_url or settings.store_url, namespace=identity.user_id, default_path=store),
-        lambda: open_broker(url, connect_timeout=settings.connect_timeout, default_directory=broker),
+        lambda: open_broker(
+            url,
+            connect_timeout=settings.connect_timeout,
+            default_directory=broker,
+            allow_plaintext=settings.allow_plaintext,
+        ),
         replace(settings, broker_url=url),
         throwaway=exit_stack is not None,
         exit_stack=exit_stack,

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from coflows.errors import BrokerAuthError, BrokerError, BrokerUnavailableError, ConfigurationError
+from coflows.model.hosts import is_loopback
 
 TIMEOUT = 15.0
 """Seconds for a request."""
@@ -19,7 +20,7 @@ class RabbitAdmin:
     """``url`` is ``https://administrator:password@host:15671``. For one thread. Raises, everywhere: BrokerAuthError
     when the account is refused or is no administrator, BrokerUnavailableError, BrokerError for what else is refused."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, allow_plaintext: bool = False) -> None:
         try:
             parts = urlsplit(url)
             port, host = parts.port, parts.hostname or ""
@@ -29,6 +30,12 @@ class RabbitAdmin:
             raise ConfigurationError(  # The URL has a password, so it is not shown.
                 "The URL of RabbitMQ's management cannot be read.",
                 hint="Write https://administrator:password@host:15671, with %-escapes for special characters.",
+            )
+        if parts.scheme == "http" and not is_loopback(host) and not allow_plaintext:
+            raise ConfigurationError(
+                f"An administrator's password would go to {host} in the clear.",
+                hint="Use https://; or run this on the broker's machine; or, where nobody is on the wire, set "
+                "COFLOWS_ALLOW_PLAINTEXT=1.",
             )
         shown = f"[{host}]" if ":" in host else host
         self.scheme, self.host = parts.scheme, host

@@ -80,7 +80,7 @@ def _accounts(options: Options, admin_url: str | None, vhost: str) -> Iterator[A
             "It is not said where RabbitMQ's management is.",
             hint="Pass --broker-admin-url https://administrator:password@host:15671, or set COFLOWS_BROKER_ADMIN_URL.",
         )
-    with RabbitAdmin(url) as admin:
+    with RabbitAdmin(url, allow_plaintext=options.settings.allow_plaintext) as admin:
         yield Accounts(admin, vhost)
 
 

@@ -27,6 +27,11 @@ def add_to(app: typer.Typer) -> None:
         loader: str = typer.Option(None, help="A YAML file, module:callable, or store:USER for what he serves."),
         url: str = typer.Option("http://localhost:3366", help="By which others know it."),
         listen: str = typer.Option(None, help="HOST:PORT to listen at, when that is not the URL's."),
+        tls_certificate: str = typer.Option(None, help="A PEM file; the service speaks TLS then, at an https URL."),
+        tls_key: str = typer.Option(None, help="The PEM file of its key."),
+        allow_plaintext: bool = typer.Option(
+            False, "--allow-plaintext", help="Let other machines reach it without TLS."
+        ),
         organization: str = typer.Option(None, help="Whose it is."),
         connect: list[str] = typer.Option(None, help="The URL of a registry; may be given several times."),
         registry: bool = typer.Option(True, help="Whether others connect to it."),

@@ -16,9 +16,10 @@ import httpcore
 import httpx
 
 from coflows.errors import AddressRefusedError, RegistryError, RegistryRefusedError, RegistryUnavailableError
+from coflows.model.hosts import is_loopback
 from coflows.registry.entry import in_one_line
 from coflows.registry.timed import Deadline, TimedNetwork
-from coflows.registry.urls import REACHES, check_url, is_loopback, may_dial
+from coflows.registry.urls import REACHES, check_url, may_dial
 
 MAX_ANSWER = 64 * 2**20
 CONNECT_SECONDS = 5.0

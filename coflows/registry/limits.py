@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coflows.model.hosts import is_loopback
 from coflows.registry.patience import BODY_SECONDS
-from coflows.registry.urls import is_loopback
 
 
 class BodyLimit:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from coflows.errors import ConfigurationError, NameInvalidError
+from coflows.model.hosts import is_loopback
 from coflows.registry.entry import Line, Tag, first_problem
 from coflows.registry.record import MAX_CONNECT, role_of
-from coflows.registry.urls import LOOPBACK, check_url, is_loopback
+from coflows.registry.urls import LOOPBACK, check_url
 
 DEFAULT_URL = "http://localhost:3366"
 
@@ -41,6 +42,11 @@ class Options(BaseModel):
     """By which others know it; with port 0 a free port is taken."""
     listen: str | None = None
     """HOST:PORT to listen at when that is not what the URL says: behind a proxy."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    """PEM files with which it speaks TLS itself; the URL is https then."""
+    allow_plaintext: bool = False
+    """Whether it may be open to other machines without TLS."""
     organization: Line | None = None
     connect: Annotated[tuple[str, ...], Field(max_length=MAX_CONNECT)] = ()
     registry: bool = True

@@ -17,6 +17,7 @@ import uvicorn
 
 from coflows.config import Settings, load_settings
 from coflows.errors import ConfigurationError, RegistryError
+from coflows.registry.listening import where_to_listen
 from coflows.registry.loading import Loader, Setup, set_up
 from coflows.registry.options import DEFAULT_URL, Options
 from coflows.registry.patience import Patience
@@ -157,7 +158,8 @@ class _Hosted:
         setup = set_up(loader, said, settings)
         self._opened = setup.opened
         try:
-            self._socket, self.options = _bound(setup.options)
+            host, port, tls = where_to_listen(setup.options)
+            self._socket, self.options = _bound(setup.options, host, port)
             try:
                 self.service = self._made(setup, settings)
             except BaseException:
@@ -177,6 +179,8 @@ class _Hosted:
             timeout_graceful_shutdown=5,
             proxy_headers=False,
             server_header=False,
+            ssl_certfile=tls and tls[0],
+            ssl_keyfile=tls and tls[1],
         )
         self._server = uvicorn.Server(config)
 
@@ -243,17 +247,9 @@ class _Hosted:
         self.close()
 
 
-def _bound(options: Options) -> tuple[socket.socket, Options]:
+def _bound(options: Options, host: str, port: int) -> tuple[socket.socket, Options]:
     """A socket where the service listens, and the options with the port that it is."""
     place = check_url(options.url)
-    host, port = place.host, place.port
-    if options.listen:
-        host, _, text = options.listen.rpartition(":")
-        if not text.isdigit() or int(text) > 65535:
-            raise ConfigurationError(f"Cannot listen at {options.listen!r}.", hint="Write HOST:PORT.")
-        host, port = host.strip("[]"), int(text)
-    # Also on Windows and macOS, "localhost" is the address that peers of this machine dial.
-    host = "127.0.0.1" if host == "localhost" else host
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         # With its protocol, or asyncio would not send what is small at once.

@@ -66,14 +66,6 @@ def _is_ipv6(host: str) -> bool:
         return False
 
 
-def is_loopback(host: str) -> bool:
-    """Whether the host of a URL, without looking it up, is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def may_dial(address: Address, reach: Collection[str]) -> bool:
     """Whether an address may be connected to: public ones always; this machine and private networks when ``reach`` has
     "loopback" and "private"; link-local ones (where clouds keep their secrets), multicast and reserved ones never."""

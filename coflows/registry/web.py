@@ -21,6 +21,7 @@ from coflows.errors import (
     SerializationError,
     StoreError,
 )
+from coflows.model.hosts import is_loopback
 from coflows.registry.limits import BodyLimit, LocalHosts
 from coflows.registry.messages import Announcement, Target, Welcome
 from coflows.registry.order import parse_order
@@ -31,7 +32,7 @@ from coflows.registry.record import MAX_NUMBER
 from coflows.registry.requests import FROM, SIGNATURE, Asker, check_request
 from coflows.registry.service import Service
 from coflows.registry.site import Site
-from coflows.registry.urls import check_url, is_loopback
+from coflows.registry.urls import check_url
 
 MAX_PAGE = 1000
 T = TypeVar("T")

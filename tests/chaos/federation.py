@@ -84,6 +84,7 @@ class Federation:
             organization=organization,
             connect=machine.connect,
             reach=["private"],
+            allow_plaintext=True,
             offline_after=4.0,
             **said,
         )
