@@ -4,11 +4,15 @@ BROKER ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+# Exactly the versions that are locked, and nothing whose hash is another.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(INSTALL) --require-hashes -r
+ITSELF := $(INSTALL) --no-deps --no-build-isolation --editable .
 PYTEST_ARGS ?=
 # Most tests wait more than they compute. One by one, so that both workers end together; PYTEST_ARGS="-n 0": without.
 AT_ONCE := -n 2 --dist load --maxschedchunk 1
 
-.PHONY: demo test lint unit bench bench-peers bench-curves chaos chaos-failpoints simulate clean
+.PHONY: demo test lint unit bench bench-peers bench-curves chaos chaos-failpoints simulate lock sbom release clean
 
 demo: $(VENV)/.installed ## The main job with two users; BROKER=amqp://... does it over RabbitMQ
 	$(BIN)/coflows $(if $(BROKER),--broker $(BROKER)) demo
@@ -20,6 +24,7 @@ lint: $(VENV)/.developing
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python requirements/audit.py
 
 unit: $(VENV)/.developing ## The quick part of the tests
 	$(BIN)/python -m pytest tests/unit tests/architecture $(PYTEST_ARGS)
@@ -42,16 +47,34 @@ bench-peers: $(VENV)/.developing $(PEERS)/.installed ## Celery, Dramatiq, Nameko
 bench-curves: $(VENV)/.developing $(PEERS)/.installed ## The plot of latency over throughput, into docs/
 	$(BIN)/python -m benchmarks curves
 
+lock: | $(VENV)/bin/python ## Lock the newest versions that pyproject.toml allows, with the hashes of all their files
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
+	$(RESOLVE) --upgrade --extra dev --extra postgres -o requirements/dev.lock
+	$(RESOLVE) --upgrade -c requirements/dev.lock -o requirements/runtime.lock
+
+RESOLVE := .venv-lock/bin/uv pip compile --quiet pyproject.toml requirements/build.in --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
+
+sbom: $(VENV)/.developing ## What a release is made of, as CycloneDX, into dist/
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements requirements/runtime.lock --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/coflows.cdx.json
+
+release: sbom ## Wheel and source distribution with their SBOM, into dist/
+	$(BIN)/python -m build --no-isolation
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "CoFlows needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv --clear $(VENV); } || { echo "Install python3-venv, then try again."; exit 1; }
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(VENV)/.installed: pyproject.toml requirements/runtime.lock | $(VENV)/bin/python
+	$(LOCKED) requirements/runtime.lock
+	$(ITSELF)
 	@touch $@
 
-$(VENV)/.developing: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(VENV)/.developing: pyproject.toml requirements/dev.lock | $(VENV)/bin/python
+	$(LOCKED) requirements/dev.lock
+	$(ITSELF)
 	@touch $@ $(VENV)/.installed
 
 # One by one: a peer that does not install here is left out, and the benchmark says so.
@@ -61,4 +84,4 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

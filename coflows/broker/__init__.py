@@ -41,7 +41,7 @@ def open_broker(
         broker = RabbitMQBroker(url, connect_timeout=connect_timeout)
         if parts.scheme == "amqp" and not is_loopback(parts.hostname or "localhost") and not allow_plaintext:
             logger.warning(
-                "The password, and who writes to whom, go to %s in the clear (what they write is sealed). Use amqps://; "
+                "The password, and who writes to whom, go to %s in the clear (the rest is sealed). Use amqps://; "
                 "where nobody is on the wire, COFLOWS_ALLOW_PLAINTEXT=1 ends this warning.",
                 broker.url,
             )
