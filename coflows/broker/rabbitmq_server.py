@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pika
 import pika.exceptions
 
-from coflows.broker.rabbitmq_tls import split_tls
+from coflows.broker.rabbitmq_tls import split_tls, tls_problem
 from coflows.errors import (
     BrokerAuthError,
     BrokerError,
@@ -60,9 +60,11 @@ class RabbitServer:
 
     def connection_error(self, error: BaseException) -> BrokerError:
         """Why there is no connection: the account is refused, or nothing answers."""
-        problem: BrokerError
+        problem: BrokerError | None = tls_problem(self.url, repr(error))
         # Only a refusal in words is one: a node that goes down in the middle of the greeting looks like it to pika.
-        if "ACCESS_REFUSED" in repr(error):
+        if problem is not None:
+            pass
+        elif "ACCESS_REFUSED" in repr(error):
             problem = BrokerAuthError(
                 f"RabbitMQ at {self.url} refuses user {self.user!r}.",
                 hint="Check user name and password in the broker URL; `rabbitmqctl change_password "

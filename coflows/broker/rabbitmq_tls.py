@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pika
 
-from coflows.errors import ConfigurationError
+from coflows.errors import BrokerAuthError, ConfigurationError
 
 CA, CERTIFICATE, KEY = "cacertfile", "certfile", "keyfile"
 
@@ -37,3 +38,19 @@ def split_tls(url: str) -> tuple[str, pika.SSLOptions | None]:
     rest = urlencode([(name, value) for name, value in pairs if name not in files])
     options = pika.SSLOptions(context, server_hostname=parts.hostname)
     return parts._replace(query=rest).geturl(), options
+
+
+def tls_problem(url: str, error: str) -> BrokerAuthError | None:
+    """What an error of the connection says of certificates, by its text (pure); None when nothing."""
+    if "CERTIFICATE_VERIFY_FAILED" in error:
+        why = error.partition("verify failed: ")[2].partition(" (_ssl")[0]
+        return BrokerAuthError(
+            f"The server at {url} does not prove that it is the one ({why}); it was told no password.",
+            hint="?cacertfile=FILE in the broker URL names whose certificates are trusted; the host must be as in it.",
+        )
+    if re.search("ALERT_[A-Z_]*(CERTIFICATE|UNKNOWN_CA)", error):
+        return BrokerAuthError(
+            f"RabbitMQ at {url} wants a certificate of its clients, and not the one that it was shown, if it was.",
+            hint="?certfile=FILE&keyfile=FILE in the broker URL name certificate and key.",
+        )
+    return None

@@ -94,6 +94,7 @@ class World(NamedTuple):
 def accounts(rabbitmq_node: RabbitMQ) -> Iterator[Accounts]:
     with RabbitAdmin(rabbitmq_node.admin_url()) as admin:
         yield Accounts(admin)
+        admin.delete("exchanges", "/", ACCOUNTS)  # For the tests to come there are none.
 
 
 @pytest.fixture(scope="module")

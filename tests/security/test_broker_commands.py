@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from coflows.broker.rabbitmq import RabbitMQBroker
-from coflows.broker.topology import dead_letter_queue, door_queue
+from coflows.broker.rabbitmq_admin import RabbitAdmin
+from coflows.broker.topology import ACCOUNTS, dead_letter_queue, door_queue
 from coflows.cli.app import run
 from coflows.errors import BrokerAuthError
 from tests.services.rabbitmq import RabbitMQ
@@ -25,6 +26,13 @@ Run = Callable[..., "Said"]
 class Said(NamedTuple):
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def no_accounts_stay(rabbitmq_node: RabbitMQ) -> Iterator[None]:
+    yield
+    with RabbitAdmin(rabbitmq_node.admin_url()) as admin:
+        admin.delete("exchanges", "/", ACCOUNTS)
 
 
 @pytest.fixture
