@@ -268,13 +268,17 @@ class Intake:
             job.metadata = found.get(metadata_key(flow_id))
             if lease is None:
                 continue
+            if place is None or not self._sequencer.knows((flow_id, place.stream)):
+                # Who is only refused waits for no turn of the instance: how long that takes would tell of it.
+                job.stranger = self._runner.gate.is_stranger(job)
+                job.lane = f"{job.incoming.message_id}.{job.incoming.sender}" if job.stranger else flow_id
             holder = found.get(lease.key)
             job.held = holder is not None and holder.version == job.epoch
             if place is not None and job.held:
                 key = (flow_id, place.stream)
                 if not self._sequencer.knows(key):
-                    if job.metadata is None:
-                        continue  # There is no such instance, and no order: it is only refused.
+                    if job.stranger:
+                        continue  # There is no order: it is only refused.
                     self._flows.setdefault(lease.partition, set()).add(flow_id)
                     entry = found.get(order_key(flow_id, place.stream))
                     passed = 0 if entry is None else read(entry.value)["passed"]
