@@ -58,7 +58,7 @@ def grant_flow(
         raise not_served(flow_endpoint, cl.user_id)
     now = time.time()
     limits = Limits(calls, instances, bytes)
-    token = issue(cl.identity, flow_endpoint, check_user_id(holder), int(now + lifetime), limits)
+    token = issue(cl.identity, flow_endpoint, check_user_id(holder), _end(now, lifetime), limits)
     grant = read_grant(token)
     value = {"holder": holder, "endpoint": flow_endpoint, "limits": limits, "at": now, "until": grant.expires}
     cl.store.commit({grant_key(grant.id): encode(value)})
@@ -77,8 +77,15 @@ def narrow_grant(
 ) -> str:
     """Hand a grant that this user holds on to another one, or a part of it: what is not said stays as it is. What he
     spends counts for both. Raises GrantError when more is asked for than there is; nobody else needs to be told."""
-    expires = None if lifetime is None else int(time.time() + lifetime)
+    expires = None if lifetime is None else _end(time.time(), lifetime)
     return narrow(cl.identity, grant, check_user_id(holder), expires, Limits(calls, instances, bytes))
+
+
+def _end(now: float, lifetime: float) -> int:
+    try:
+        return int(now + lifetime)
+    except (ValueError, OverflowError):
+        raise GrantError(f"A grant is good for some seconds, not {lifetime}.", hint="Say how long.") from None
 
 
 def revoke_grant(cl: Client, grant: str) -> str:

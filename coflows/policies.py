@@ -122,16 +122,17 @@ class PolicyInForce:
         self._lock = threading.Lock()
         self.now = Policy()
         """The policy. Replaced as a whole, never changed."""
-        self._refresh()
+        self.refresh()
 
     def tick(self) -> None:
         """To be called about once a second."""
         try:
-            self._refresh()
+            self.refresh()
         except StoreError as error:
             logger.warning("Could not see whether access rules have changed; looking again: %s", error)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Take in what has changed until now. Raises StoreError."""
         with self._lock:
             entry = self._store.get(ACCESS_CHANGED)
             version = ABSENT if entry is None else entry.version

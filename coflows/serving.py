@@ -150,15 +150,14 @@ def recursive_serve_flow(
     """Serve a flow and, the same way, those of its subflows that are this user's and not served yet.
 
     A subflow is served with the class that its ``flow_class_name`` names. Everything is checked before anything is
-    served. True when the flow itself was not served yet. ``access`` is for the flow itself; its subflows are fetched by
-    this user alone, and what was served before stays as it was.
+    served. True when the flow itself was not served yet. ``access`` is for all that are served now; this user, whose
+    subflows they are, may fetch them in any case.
     """
     todo: dict[str, str] = {}
     _collect(cl, _class_name(flow_class_name), flow_endpoint, todo)
     outcome = False
     for endpoint, class_name in reversed(todo.items()):
-        rule = access if endpoint == flow_endpoint else None
-        outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton, rule)
+        outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton, access)
     return outcome
 
 
@@ -207,7 +206,9 @@ def delete_flow_endpoint(cl: Client, flow_endpoint: str) -> bool:
     unserve_flow(cl, flow_endpoint)
     for flow_id in mounted_ids(cl.store, flow_endpoint):
         _remove_if_there(cl, flow_id)
-    cl.store.commit(changed(), deletes=[*cl.store.keys(prefix), rule_key(flow_endpoint)])
+    rule = rule_key(flow_endpoint)
+    ruled = cl.store.get(rule) is not None
+    cl.store.commit(changed() if ruled else {}, deletes=[*cl.store.keys(prefix), *([rule] if ruled else [])])
     logger.info("Deleted flows:%s.", flow_endpoint)
     return True
 

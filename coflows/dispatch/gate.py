@@ -32,6 +32,7 @@ class Gate:
         self._cl = cl
         self._loader = loader
         self._policy = PolicyInForce(cl.store)
+        self._met: OrderedDict[str, int] = OrderedDict()
         self._read: OrderedDict[str, Grant] = OrderedDict()
         self._lock = threading.Lock()
         self._paying = threading.Lock()
@@ -54,28 +55,27 @@ class Gate:
             instance = self._loader.find(flow_id, job.metadata)
         except InstanceNotFoundError:
             return True
-        return not (_is_mounted_for(sender, instance) or self._shares(sender, instance))
+        if _is_mounted_for(sender, instance):
+            return False
+        self._meet(instance)
+        return not self._shares(sender, instance)
 
     def check(self, instance: Instance, sender: str, root: str | None) -> Grant | None:
         """Raise unless ``sender`` may use the instance, for ``root``: InstanceNotFoundError when it is not his and he
         may not fetch it, AccessDeniedError, GrantExpiredError or GrantRevokedError when he might once. Gives the grant
         by which he holds it."""
         endpoint, flow_id = instance.path.endpoint, instance.path.flow_id
-        if _is_mounted_for(sender, instance):
-            if instance.grant is None:
-                if not self._admits(endpoint, sender, root):
-                    raise access_denied(endpoint, self._cl.user_id)
-                return None
-            token = instance.grant
-        elif not self._loader.is_shared(instance):
+        self._meet(instance)
+        mounted = _is_mounted_for(sender, instance)
+        if not mounted and not self._loader.is_shared(instance):
             raise no_such_instance(flow_id)
-        elif self._admits(endpoint, sender, root):
-            return None
-        else:
-            held = self._token(flow_id, sender)
-            if held is None:
-                raise no_such_instance(flow_id)
-            token = held
+        token = instance.grant if mounted else None
+        if token is None:
+            if self._admits(endpoint, sender, root):
+                return None
+            token = self._token(flow_id, sender)
+        if token is None:
+            raise access_denied(endpoint, self._cl.user_id) if mounted else no_such_instance(flow_id)
         grant = self._grant(token)
         check_time(grant, time.time())
         self._policy.now.check_not_revoked(grant)
@@ -104,6 +104,16 @@ class Gate:
                     continue
                 break
         job.charged = mark
+
+    def _meet(self, instance: Instance) -> None:
+        """Nobody is let in to an instance by rules that are older than it."""
+        flow_id = instance.path.flow_id
+        if self._met.get(flow_id) != instance.version:
+            self._policy.refresh()
+            with self._lock:
+                self._met[flow_id] = instance.version
+                if len(self._met) > CACHE_SIZE:
+                    self._met.popitem(last=False)
 
     def _shares(self, sender: str, instance: Instance) -> bool:
         if not self._loader.is_shared(instance):

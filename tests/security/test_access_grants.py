@@ -115,6 +115,17 @@ def test_used_at_another_owner(world: World) -> None:
     refused(world, world.mallory, endpoint, own)
 
 
+@pytest.mark.parametrize("lifetime", [float("inf"), float("nan"), 1e30, -1e12])
+def test_a_grant_without_an_end(world: World, lifetime: float) -> None:
+    endpoint = world.serve("Tally", access="grant")
+    with pytest.raises(GrantError):
+        grant_flow(world.alice, world.bob.user_id, endpoint, lifetime=lifetime)
+    with pytest.raises(GrantError):
+        narrow_grant(
+            world.bob, grant_flow(world.alice, world.bob.user_id, endpoint), world.carol.user_id, lifetime=1e12
+        )
+
+
 @pytest.mark.parametrize("token", ["", "cfg1.", "cfg1.AAAA", "x" * 5000, "cfg1." + "é" * 50, "cfg1." + "k" * 4000])
 def test_garbage_for_a_grant(world: World, token: str) -> None:
     """Typed, at whichever end it is noticed, and the door stays open for others."""

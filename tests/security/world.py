@@ -64,7 +64,7 @@ def send_call(cl: Client, to: InstanceAddress, call: Call, message_id: str | Non
     return waiting.result(TIMEOUT)
 
 
-def refused_with(kind: type[CoflowsError], act: Callable[[], object], text: str = "") -> CoflowsError:
+def refused_with(kind: type[CoflowsError], act: Callable[[], object], text: str | None = None) -> CoflowsError:
     with pytest.raises(kind, match=text) as caught:
         act()
     assert type(caught.value) is kind, caught.value
