@@ -57,7 +57,7 @@ class Relay(AtomicFlow):
     def run(self, input_message: FlowMessage) -> dict[str, Any] | None:
         runtime, data = self._running("anything"), input_message.data
         if input_message.input_message_id is not None:
-            tell({"failure": dict(input_message.failure or {}), **data})
+            tell({"failure": dict(input_message.failure or {}), "began": input_message.root, **data})
             return None
         if data.get("how") == "timer" and input_message.src_flow_id != self.get_instance_id():
             self.send_later(0, data)

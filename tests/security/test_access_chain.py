@@ -23,6 +23,8 @@ from coflows.serving import get_flow_instance
 from tests.security import flows
 from tests.security.world import TIMEOUT, World, send_call
 
+USER = "a" * 52
+
 
 @pytest.fixture(scope="module")
 def relays(world: World) -> tuple[FlowProxy, FlowProxy]:
@@ -95,20 +97,35 @@ def test_a_stripped_chain(world: World, relays: tuple[FlowProxy, FlowProxy]) -> 
     assert stripped.data["root"] == world.bob.user_id
 
 
+def test_a_root_that_is_lost_on_the_way_back(world: World, relays: tuple[FlowProxy, FlowProxy]) -> None:
+    """A turn that goes on with a reply goes on for who began it, and not for who replied."""
+    ours, theirs = relays
+    world.carol.proxy(ours.address).ask({"path": path(theirs), "how": "push"}, TIMEOUT)
+    outcome = told()
+    assert outcome["failure"] == {} and outcome["root"] == outcome["began"] == world.carol.user_id
+
+
 @pytest.mark.parametrize(
     "chain",
     [
         [],
         [1, None, None, []],
-        [b"x" * 31, None, None, []],
-        [b"x" * 32, None, None, [[b"x" * 32, "a:b", b"x" * 16]]],
-        [b"x" * 32, None, None, [[b"x" * 32, "a", b"x" * 15]]],
-        [b"x" * 32, None, None, [[b"x" * 32, "a"]]],
-        [b"x" * 32, float("inf"), None, []],
-        [b"x" * 32, None, -1, []],
-        [b"x" * 32, None, True, []],
-        [b"x" * 32, None, None, [[b"x" * 32, "a", b"x" * 16]] * (MAX_HOPS + 1)],
-        [b"x" * 32, None, None, {}, 5],
+        [[], None, None, []],
+        [[b"x" * 32], None, None, []],
+        [["local"], None, None, []],
+        [[USER], None, None, [[0, "a:b", b"x" * 16]]],
+        [[USER], None, None, [[0, "a", b"x" * 15]]],
+        [[USER], None, None, [[0, "a"]]],
+        [[USER], None, None, [[1, "a", b"x" * 16]]],
+        [[USER], None, None, [[-1, "a", b"x" * 16]]],
+        [[USER], None, None, [[True, "a", b"x" * 16]]],
+        [[USER] * 3, None, None, [[0, "a", b"x" * 16]]],
+        [[USER], float("inf"), None, []],
+        [[USER], None, -1, []],
+        [[USER], None, True, []],
+        [[USER], None, None, [[0, "a", b"x" * 16]] * (MAX_HOPS + 1)],
+        [[USER], None, None, {}],
+        [[USER], None, None, [], 5],
     ],
 )
 def test_garbage_for_a_chain(world: World, relays: tuple[FlowProxy, FlowProxy], chain: list[Any]) -> None:

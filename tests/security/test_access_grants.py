@@ -266,6 +266,28 @@ def test_a_message_whose_worker_died_is_paid_for_once(world: World) -> None:
     refused_with(GrantSpentError, lambda: flow.ask({}, TIMEOUT))
 
 
+def test_more_calls_than_granted_from_several_workers(world: World) -> None:
+    """Each of which counts for itself what all of them spend."""
+    endpoint = world.serve("Tally", access="grant")
+    token = grant_flow(world.alice, world.bob.user_id, endpoint, calls=10)
+    call = Call(world.fetch(world.bob, endpoint, grant=token).get_instance_id(), {})
+
+    def pay(gate: Gate) -> int:
+        done = 0
+        for _ in range(6):
+            incoming = Incoming(world.bob.user_id, new_message_id(), {}, b"")
+            try:
+                gate.charge(Job(None, incoming, call, None, ("", "", "")), read_grant(token))  # type: ignore[arg-type]
+                done += 1
+            except GrantSpentError:
+                pass
+        return done
+
+    with ThreadPoolExecutor(4) as pool:
+        gates = [Gate(world.alice, None) for _ in range(4)]  # type: ignore[arg-type]
+        assert sum(pool.map(pay, gates)) == 10 == spent(world.alice, token)[0]
+
+
 def test_more_bytes_than_granted(world: World) -> None:
     endpoint = world.serve("Tally", access="grant")
     token = grant_flow(world.alice, world.bob.user_id, endpoint, bytes=2000)

@@ -41,7 +41,8 @@ chains = st.builds(
 def test_what_is_written_is_read_back(chain: CallChain) -> None:
     data = encode(chain.to_list())
     assert CallChain.from_list(decode(data, max_bytes=8192)) == chain
-    assert len(data) < 64 + 60 * len(chain.hops)
+    users = {chain.root, *(hop.user_id for hop in chain.hops)}
+    assert len(data) < 32 + 56 * len(users) + 30 * len(chain.hops)
 
 
 @given(st.recursive(st.none() | st.integers() | st.binary() | st.text(), lambda inner: st.lists(inner, max_size=5)))
