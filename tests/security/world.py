@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from coflows import Client, start_users
+from coflows.access.grants import read_grant
 from coflows.errors import CoflowsError
+from coflows.granting import list_grants
 from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call
 from coflows.model.messages import new_message_id
@@ -81,3 +83,17 @@ def becomes(kind: type[CoflowsError], act: Callable[[], object], within: float =
             assert type(error) is kind, error
             return error
         assert time.monotonic() < deadline, f"it is still allowed after {within} s"
+
+
+def spent(cl: Client, token: str) -> tuple[int, int, int]:
+    return tuple(next(one.spent for one in list_grants(cl) if one.id == read_grant(token).id))
+
+
+def mounted(cl: Client, endpoint: str) -> list[str]:
+    return [key for key in cl.read_keys(f"flows:{endpoint}:mounts:") if key.endswith(":init")]
+
+
+def works(world: World, cl: Client, endpoint: str, grant: str) -> FlowProxy:
+    flow = world.fetch(cl, endpoint, grant=grant)
+    assert flow.ask({}, TIMEOUT)["count"] == 1
+    return flow
