@@ -19,6 +19,7 @@ from coflows.errors import (
 )
 from coflows.failpoints import Failpoints
 from coflows.flows.loading import FlowClasses
+from coflows.identity.sealing import SINGLE
 from coflows.keeping import Probation, tell_kept
 from coflows.model.failure import Failure
 from coflows.model.layout import fetched_key, keeping_key
@@ -175,7 +176,7 @@ class Mounter:
             deadline=deadline,
             keep_by=keep_by,
             grants=grants,
-            root=root,
+            root=None if self._cl.settings.envelope_version == SINGLE else root,  # Not every peer knows it.
         )
         unknown = UnknownUserError(
             f"There is no user {user_id} on this broker ({self._cl.broker.url}).",

@@ -94,6 +94,7 @@ def delete(
 
 def flows(ctx: typer.Context) -> None:
     """List the endpoints."""
+    from coflows.access.rules import EVERYBODY
     from coflows.endpoints import endpoint_names, find_endpoint
 
     options: Options = ctx.obj
@@ -106,11 +107,15 @@ def flows(ctx: typer.Context) -> None:
                 "dispatch_point": one.dispatch_point,
                 "singleton": one.singleton,
                 "parallel_dispatch": one.parallel,
+                "access": str(one.access),
                 "served": one.served,
             }
             for one in found
         ]
-    lines = [f"{one.name:<30} {one.flow_class_name}{'' if one.served else '  (unserved)'}" for one in found]
+    lines = []
+    for one in found:
+        access = "" if one.access == EVERYBODY else f"  ({one.access})"
+        lines.append(f"{one.name:<30} {one.flow_class_name}{access}{'' if one.served else '  (unserved)'}")
     options.show(rows, "\n".join(lines))
 
 

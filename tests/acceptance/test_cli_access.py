@@ -45,6 +45,7 @@ def test_rules_and_groups(coflows: Callable[..., str], users: dict[str, str]) ->
     assert loaded(coflows("access", "echo", "--json")) == rule
     assert coflows("access", "echo").split("\n")[:3] == ["echo: 2 users", *both]
     assert "already served" in coflows("serve", "EchoFlowModule.EchoFlow", "echo", "--access", "everybody", code=6)
+    assert "(2 users)" in coflows("flows") and loaded(coflows("flows", "--json"))[0]["access"] == "2 users"
     assert loaded(coflows("group", "add", "friends", "bob", users["carol"], "--json"))["members"] == both
     assert loaded(coflows("group", "remove", "friends", "bob", "--json"))["members"] == [users["carol"]]
     assert loaded(coflows("group", "list", "--json")) == {"friends": [users["carol"]]}

@@ -77,13 +77,16 @@ def test_a_bit_flip_anywhere_invalidates(data: st.DataObject) -> None:
         read_grant(raw.decode("latin-1"))
 
 
-def test_every_byte_counts() -> None:
-    token = issue(OWNER, "echo", HOLDERS[0].user_id, 1000, Limits(calls=3))
+@pytest.mark.parametrize("endpoint", ["echo", "echos", "echoes"])
+def test_every_bit_counts(endpoint: str) -> None:
+    """Those too that base64 has left over at its end."""
+    token = issue(OWNER, endpoint, HOLDERS[0].user_id, 1000, Limits(calls=3))
+    for bit in range(8 * len(token)):
+        raw = bytearray(token.encode())
+        raw[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(GrantError):
+            read_grant(raw.decode("latin-1"))
     for place in range(len(token)):
-        for sign in "A_é\0":
-            if token[place] != sign:
-                with pytest.raises(GrantError):
-                    read_grant(token[:place] + sign + token[place + 1 :])
         with pytest.raises(GrantError):
             read_grant(token[:place])
 
