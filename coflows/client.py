@@ -25,6 +25,7 @@ from coflows.futures import FlowFuture, FutureKey, Pause
 from coflows.identity.keys import Identity
 from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call
+from coflows.model.chain import CallChain
 from coflows.model.messages import FlowMessage, new_message_id
 from coflows.proxy import FlowProxy
 from coflows.session import Session
@@ -185,7 +186,8 @@ class Client:
     def send(self, route: Route, message: FlowMessage) -> None:
         """Send; nobody waits for a reply. Durable when it returns."""
         address = route.address
-        call = Call(address.flow_id, message.data, message.created_at, message.src_flow_id)
+        chain = self.chain_of(message)
+        call = Call(address.flow_id, message.data, message.created_at, message.src_flow_id, chain=chain)
         sent = self.session.send(route.queue, address.user_id, message.message_id, call, ordered=route.ordered)
         try:
             sent.result()
@@ -207,18 +209,26 @@ class Client:
         confirm: bool,
         src_flow_id: str | None = None,
         pause: Pause = nullcontext,
+        chain: list[Any] | None = None,
     ) -> FlowFuture:
-        """Send, and give a future of the reply. With ``confirm``, the message is durable when this returns."""
+        """Send, and give a future of the reply. With ``confirm``, the message is durable when this returns. ``chain``:
+        that of the turn which sends it."""
         session = self.session
         address = route.address
-        call = Call(
-            address.flow_id, message.data, message.created_at, src_flow_id or message.src_flow_id, session.reply_to
-        )
+        source = src_flow_id or message.src_flow_id
+        chain = chain or self.chain_of(message)
+        call = Call(address.flow_id, message.data, message.created_at, source, session.reply_to, chain=chain)
         published: Future[None] | None = Future() if confirm else None
         reply = session.call(route, message.message_id, call, no_instance, published)
         if published is not None:
             published.result()
         return FlowFuture(address, reply, session.cancel, pause)
+
+    def chain_of(self, message: FlowMessage) -> list[Any] | None:
+        """The chain of a call that this user begins: None unless the message sets it limits."""
+        if message.deadline is None and message.budget is None:
+            return None
+        return CallChain(self.user_id, (), message.deadline, message.budget).to_list()
 
     def reopen_future(self, key: str) -> FlowFuture:
         """Wait again for the reply to a message that this user sent, perhaps from a process that is gone. Raises

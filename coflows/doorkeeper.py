@@ -29,7 +29,7 @@ from coflows.model.wire import DoorPayload, Fetch, FetchItem, Keep, Release, rea
 from coflows.mounting import Mounter
 from coflows.parcel import Parcel
 from coflows.releasing import handle_release
-from coflows.resolution import MountRequest, derive_id, describe, patience
+from coflows.resolution import MountRequest, check_vouched, derive_id, describe, patience
 from coflows.session import Incoming
 from coflows.tree import named
 
@@ -135,6 +135,7 @@ class Doorkeeper:
             raise FlowInstanceError("The request came after its deadline.", hint="Try again.")
         if len({item.key for item in fetch.items}) < len(fetch.items):
             raise FlowInstanceError("The request asks for one key twice.", hint="Give each subflow a key of its own.")
+        check_vouched(fetch.chain, fetch.root, sender)
         deadline = patience(fetch.deadline, now)
         mounted = self._mounter.mount([self._request(sender, fetch, item, deadline) for item in fetch.items])
         instances = {item.key: one.to_dict() for item, one in zip(fetch.items, mounted, strict=True)}
@@ -157,4 +158,6 @@ class Doorkeeper:
             withdrawal=released_key(sender, fetch.request_id),
             steps=steps,
             keep_by=fetch.keep_by,
+            grant=fetch.grants.get(item.key),
+            root=fetch.root,
         )

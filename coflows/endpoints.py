@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coflows.access.rules import EVERYBODY, Access
 from coflows.broker.topology import dispatch_queues
 from coflows.client import Client
 from coflows.codec.wire import decode, encode
 from coflows.errors import ConflictError, EndpointNotFoundError
-from coflows.model.layout import FLOWS, SERVE_FIELDS, point_key, serve_key
+from coflows.model.layout import FLOWS, SERVE_FIELDS, point_key, rule_key, serve_key
 from coflows.store.base import ABSENT, Entry, Store
 
 DEFAULT_PARTITIONS = 8
@@ -25,7 +26,8 @@ def read(data: bytes) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A serve entry. ``served`` is False after it was unserved; ``versions`` are those of its keys, for conditions."""
+    """A serve entry. ``served`` is False after it was unserved; ``versions`` are those of its keys, for conditions.
+    ``access`` says who may fetch it."""
 
     name: str
     flow_class_name: str
@@ -34,6 +36,7 @@ class Endpoint:
     parallel: bool
     served: bool
     versions: Mapping[str, int]
+    access: Access = EVERYBODY
 
     def writes(self) -> dict[str, bytes]:
         """The keys and values of the entry, as served."""
@@ -50,7 +53,8 @@ class Endpoint:
 def find_endpoints(store: Store, names: Iterable[str]) -> dict[str, Endpoint]:
     """Those of the serve entries that there are, whether served or unserved; read at once."""
     wanted = list(dict.fromkeys(names))
-    entries = store.get_many(serve_key(name, field) for name in wanted for field in SERVE_FIELDS)
+    keys = [serve_key(name, field) for name in wanted for field in SERVE_FIELDS]
+    entries = store.get_many(keys + [rule_key(name) for name in wanted])
     found = {name: _from_entries(name, entries) for name in wanted}
     return {name: endpoint for name, endpoint in found.items() if endpoint is not None}
 
@@ -62,6 +66,7 @@ def find_endpoint(store: Store, name: str) -> Endpoint | None:
 
 def _from_entries(name: str, found: Mapping[str, Entry]) -> Endpoint | None:
     entries = {field: found.get(serve_key(name, field)) for field in SERVE_FIELDS}
+    rule = found.get(rule_key(name))
     values = {field: read(entry.value) for field, entry in entries.items() if entry is not None}
     if len(values.keys() - {"init"}) < len(SERVE_FIELDS) - 1:
         return None
@@ -74,7 +79,9 @@ def _from_entries(name: str, found: Mapping[str, Entry]) -> Endpoint | None:
         served=values.get("init") is True,
         versions={
             serve_key(name, field): ABSENT if entry is None else entry.version for field, entry in entries.items()
-        },
+        }
+        | {rule_key(name): ABSENT if rule is None else rule.version},
+        access=EVERYBODY if rule is None else Access.from_dict(read(rule.value)),
     )
 
 

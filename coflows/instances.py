@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from coflows.endpoints import read
+from coflows.errors import InstanceNotFoundError
 from coflows.model.address import InstanceAddress
 from coflows.model.layout import (
     METADATA,
     MountPath,
     attempts_prefix,
     calls_prefix,
+    charged_prefix,
     done_prefix,
     due_key,
+    granted_prefix,
     keeping_key,
     metadata_key,
     mounts_prefix,
@@ -32,12 +35,20 @@ PAGE = 1000
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A mounted instance: its place, its address, and the addresses of its subflows. ``version`` is that of its
-    metadata; a commit on condition of it fails once the instance is deleted."""
+    metadata; a commit on condition of it fails once the instance is deleted. ``grant`` is the one it was mounted by."""
 
     path: MountPath
     address: InstanceAddress
     subflows: Mapping[str, InstanceAddress]
     version: int
+    grant: str | None = None
+
+
+def no_such_instance(flow_id: str) -> InstanceNotFoundError:
+    """The error for an instance that is not there, and for one that is not the sender's: nobody learns which."""
+    return InstanceNotFoundError(
+        f"There is no instance {flow_id}.", hint="It may have been deleted; fetch one with get_flow_instance."
+    )
 
 
 def find_instance(store: Store, flow_id: str, metadata: Entry | None = None) -> Instance | None:
@@ -56,6 +67,7 @@ def find_instance(store: Store, flow_id: str, metadata: Entry | None = None) -> 
         address=InstanceAddress.from_dict(record["address"]),
         subflows={key: InstanceAddress.from_dict(value) for key, value in record["subflows"].items()},
         version=metadata.version,
+        grant=value.get("grant"),
     )
 
 
@@ -87,6 +99,8 @@ def instance_keys(store: Store, instance: Instance) -> list[str]:
         order_prefix(flow_id),
         attempts_prefix(flow_id),
         records_prefix(flow_id),
+        granted_prefix(flow_id),
+        charged_prefix(flow_id),
     )
     keys = [metadata_key(flow_id), keeping_key(flow_id)]
     keys += (key for prefix in prefixes for key in all_keys(store, prefix))

@@ -19,6 +19,7 @@ from coflows.errors import (
 )
 from coflows.failpoints import Failpoints
 from coflows.flows.loading import FlowClasses
+from coflows.identity.sealing import SINGLE
 from coflows.keeping import Probation, tell_kept
 from coflows.model.failure import Failure
 from coflows.model.layout import fetched_key, keeping_key
@@ -69,10 +70,19 @@ class Mounter:
         name = requests[0].endpoint
         raise FlowInstanceError(f"Endpoint {name!r} kept changing while it was mounted.", hint="Try again.")
 
-    def fetch(self, user_id: str, request_id: str, item: FetchItem, deadline: float, keep_by: float) -> Mounted:
-        """Fetch one instance from another user, and write down that it is this user's. Raises what his mount raised,
-        UnknownUserError, or CallTimeoutError when he does not answer by the deadline; then it is taken back."""
-        mounted = self._fetch(user_id, request_id, item, deadline, keep_by)
+    def fetch(
+        self,
+        user_id: str,
+        request_id: str,
+        item: FetchItem,
+        deadline: float,
+        keep_by: float,
+        grant: str | None = None,
+    ) -> Mounted:
+        """Fetch one instance from another user, by his ``grant`` if need be, and write down that it is this user's.
+        Raises what his mount raised, UnknownUserError, or CallTimeoutError when he does not answer by the deadline;
+        then it is taken back."""
+        mounted = self._fetch(user_id, request_id, item, deadline, keep_by, grant)
         flow_id = mounted.address.flow_id
         writes = {fetched_key(flow_id): encode(mounted.address.to_dict())}
         remote = {user_id: [flow_id]} if mounted.probation else {}
@@ -85,8 +95,11 @@ class Mounter:
             tell_kept(self._cl, flow_id, remote)
         return mounted
 
-    def _fetch(self, user_id: str, request_id: str, item: FetchItem, deadline: float, keep_by: float) -> Mounted:
-        reply = self._ask(user_id, request_id, [item], (), deadline, keep_by)
+    def _fetch(
+        self, user_id: str, request_id: str, item: FetchItem, deadline: float, keep_by: float, grant: str | None
+    ) -> Mounted:
+        grants = {} if grant is None else {item.key: grant}
+        reply = self._ask(user_id, request_id, [item], (), deadline, keep_by, grants)
         self._failpoints.reach("fetch_sent")
         try:
             return self._answer(user_id, [item], reply, deadline)[item.key]
@@ -131,7 +144,10 @@ class Mounter:
                 request_id = derive_id(request.request_id, tree.version, user_id)
                 with named((*request.steps, describe(items[0].key, items[0].flow_endpoint, user_id))):
                     deadline = next_deadline(request.deadline, now)
-                    reply = self._ask(user_id, request_id, items, node.chain, deadline, request.keep_by)
+                    grants = {key: spec.grant for key, spec in wanted.items() if spec.grant is not None}
+                    reply = self._ask(
+                        user_id, request_id, items, node.chain, deadline, request.keep_by, grants, request.caller
+                    )
                 asked.append(_Asked(node, user_id, request_id, items, reply))
         if asked:
             self._failpoints.reach("fetch_sent")
@@ -149,6 +165,8 @@ class Mounter:
         chain: tuple[ChainLink, ...],
         deadline: float,
         keep_by: float | None,
+        grants: dict[str, str],
+        root: str | None = None,
     ) -> PendingReply:
         fetch = Fetch(
             request_id=request_id,
@@ -157,6 +175,8 @@ class Mounter:
             chain=list(chain),
             deadline=deadline,
             keep_by=keep_by,
+            grants=grants,
+            root=None if self._cl.settings.envelope_version == SINGLE else root,  # Not every peer knows it.
         )
         unknown = UnknownUserError(
             f"There is no user {user_id} on this broker ({self._cl.broker.url}).",

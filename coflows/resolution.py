@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coflows.errors import FlowCycleError, FlowInstanceError
+from coflows.errors import CallChainError, FlowCycleError, FlowInstanceError
 from coflows.flows.config import SubflowSpec
 from coflows.model.flow_names import REGISTRY
 from coflows.model.names import LOCAL
@@ -39,6 +39,15 @@ class MountRequest:
     keep_by: float | None = None
     """When, in seconds since the epoch, what is mounted for the request has been kept, or is released; None: it is kept
     from the beginning."""
+    grant: str | None = None
+    """The token that ``client`` presents."""
+    root: str | None = None
+    """Who began the fetch, as ``client`` vouches; None: himself."""
+
+    @property
+    def caller(self) -> str | None:
+        """Who begins the fetch, for those who are asked for subflows; None: this user."""
+        return self.root or (None if self.client == LOCAL else self.client)
 
     @property
     def flow_id(self) -> str:
@@ -84,6 +93,13 @@ def extend_chain(chain: Sequence[ChainLink], user_id: str, endpoint: str) -> tup
     return longer
 
 
+def check_vouched(chain: Sequence[ChainLink], root: str | None, sender: str) -> None:
+    """The path of a fetch ends at its sender; without one he is its root. Raises CallChainError."""
+    if (chain[-1].user_id if chain else root or sender) != sender:
+        shown = " -> ".join((f"user {(root or sender)[:8]}", *map(_shown, chain)))
+        raise CallChainError(f"User {sender[:8]} cannot vouch for this chain: {shown}.", hint="Its last link is he.")
+
+
 def plan(specs: Mapping[str, SubflowSpec], user_id: str) -> Plan:
     """Group the subflows of a flow of ``user_id`` by the user who gives them; raises FlowInstanceError when there
     are too many."""
@@ -112,6 +128,7 @@ def local_request(
         chain=chain,
         steps=(*parent.steps, describe(key, spec.flow_endpoint, LOCAL)),
         keep_by=parent.keep_by,
+        root=parent.caller,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from coflows.access.rules import Access
 from coflows.client import Client
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
 from coflows.errors import (
@@ -26,7 +27,7 @@ from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
 from coflows.model.flow_names import REGISTRY, FlowName, is_looked_up
-from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, serve_key
+from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, rule_key, serve_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import (
     LOCAL,
@@ -37,6 +38,7 @@ from coflows.model.names import (
 )
 from coflows.model.wire import FetchItem
 from coflows.mounting import Mounter
+from coflows.policies import changed, rule_writes
 from coflows.proxy import FlowProxy
 from coflows.registry.lookup import LOOKUP_SECONDS, Lookup
 from coflows.releasing import await_releases, release_addresses, remove_instance
@@ -61,6 +63,7 @@ def serve_flow(
     dispatch_point: str = DISPATCH_POINT,
     parallel_dispatch: bool = False,
     singleton: bool = False,
+    access: Access | str | Collection[str] | None = None,
 ) -> bool:
     """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was, with
     the same class and with what is asked for here beyond the defaults. The class may be given itself, where workers
@@ -68,6 +71,9 @@ def serve_flow(
 
     Its messages are worked off by dispatch workers of ``dispatch_point``: in order and one at a time for each
     instance, or with ``parallel_dispatch`` all at once and without state. A ``singleton`` has one instance for all.
+    ``access`` says who may fetch it: "everybody" who can reach the broker (the default), a list of user ids,
+    "group:NAME" of this user's, or "grant" for nobody; besides, who has a grant (``coflows.granting``) always may, and
+    this user himself. An endpoint that was unserved keeps its rule until another one is said.
     Raises NameInvalidError, FlowClassError, FlowConfigError, or EndpointTakenError when something else is served there,
     and then serves nothing.
     """
@@ -75,7 +81,8 @@ def serve_flow(
     check_endpoint(flow_endpoint)
     check_dispatch_point(dispatch_point)
     endpoint = Endpoint(flow_endpoint, flow_class_name, dispatch_point, singleton, parallel_dispatch, True, {})
-    if _is_served_so(cl, endpoint):
+    rule = None if access is None else Access.of(access)
+    if _is_served_so(cl, endpoint, rule):
         logger.info("%s is served already.", flow_endpoint)
         return False
     flow_class = resolve_flow_class(flow_class_name, cl.settings.flow_modules)
@@ -83,9 +90,10 @@ def serve_flow(
     ensure_point(cl, dispatch_point)
     init = serve_key(flow_endpoint, "init")
     try:
-        cl.store.commit(endpoint.writes(), conditions={init: ABSENT})
+        writes = {} if rule is None else rule_writes(flow_endpoint, rule)
+        cl.store.commit(endpoint.writes() | writes, conditions={init: ABSENT})
     except ConflictError:
-        _is_served_so(cl, endpoint)
+        _is_served_so(cl, endpoint, rule)
         return False
     logger.info("Started serving %s at flows:%s.", flow_class_name, flow_endpoint)
     logger.info("dispatch_point: %s", dispatch_point)
@@ -105,7 +113,7 @@ def _class_name(flow_class: str | type[Flow]) -> str:
     return f"{flow_class.__module__}.{flow_class.__name__}"
 
 
-def _is_served_so(cl: Client, wanted: Endpoint) -> bool:
+def _is_served_so(cl: Client, wanted: Endpoint, rule: Access | None) -> bool:
     """Whether it is served as wanted; False when nothing is served there. Raises EndpointTakenError."""
     known = find_endpoint(cl.store, wanted.name)
     if known is None or not known.served:
@@ -116,7 +124,12 @@ def _is_served_so(cl: Client, wanted: Endpoint) -> bool:
         and wanted.singleton <= known.singleton
         and wanted.parallel <= known.parallel
     ):
-        return True
+        if rule in (None, known.access):
+            return True
+        raise EndpointTakenError(
+            f"{wanted.name} is already served to others: {known.access}.",
+            hint=f"Run: coflows access {wanted.name} RULE (or set_flow_access), which changes who may fetch it.",
+        )
     flags = [f", {name}" for name in ("singleton", "parallel") if getattr(known, name)]
     raise EndpointTakenError(
         f"{wanted.name} already serves {known.flow_class_name} at {known.dispatch_point}{''.join(flags)}.",
@@ -132,17 +145,19 @@ def recursive_serve_flow(
     dispatch_point: str = DISPATCH_POINT,
     parallel_dispatch: bool = False,
     singleton: bool = False,
+    access: Access | str | Collection[str] | None = None,
 ) -> bool:
     """Serve a flow and, the same way, those of its subflows that are this user's and not served yet.
 
     A subflow is served with the class that its ``flow_class_name`` names. Everything is checked before anything is
-    served. True when the flow itself was not served yet.
+    served. True when the flow itself was not served yet. ``access`` is for all that are served now; this user, whose
+    subflows they are, may fetch them in any case.
     """
     todo: dict[str, str] = {}
     _collect(cl, _class_name(flow_class_name), flow_endpoint, todo)
     outcome = False
     for endpoint, class_name in reversed(todo.items()):
-        outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton)
+        outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton, access)
     return outcome
 
 
@@ -191,7 +206,9 @@ def delete_flow_endpoint(cl: Client, flow_endpoint: str) -> bool:
     unserve_flow(cl, flow_endpoint)
     for flow_id in mounted_ids(cl.store, flow_endpoint):
         _remove_if_there(cl, flow_id)
-    cl.store.commit(deletes=cl.store.keys(prefix))
+    rule = rule_key(flow_endpoint)
+    ruled = cl.store.get(rule) is not None
+    cl.store.commit(changed() if ruled else {}, deletes=[*cl.store.keys(prefix), *([rule] if ruled else [])])
     logger.info("Deleted flows:%s.", flow_endpoint)
     return True
 
@@ -219,17 +236,19 @@ def get_flow_instance(
     initial_state: dict[str, Any] | None = None,
     dispatch_point_override: str | None = None,
     timeout: float = FETCH_TIMEOUT,
+    grant: str | None = None,
 ) -> FlowProxy:
     """Fetch an instance of a flow, this user's ("local") or another's, with its tree of subflows. With "registry", or
     an endpoint coflows://organization/endpoint, the registries of the client say whose.
 
     Another user needs a get_instance worker running; he is waited for up to ``timeout`` seconds. Overrides of a
-    singleton that was mounted before with other values are ignored, and an IgnoredConfigWarning names them.
+    singleton that was mounted before with other values are ignored, and an IgnoredConfigWarning names them. ``grant``
+    is a token of the owner's that lets this user in; what is done with the instance is counted against it.
 
     Raises NameInvalidError, EndpointNotFoundError, UnknownUserError, CallTimeoutError, FlowConfigError,
-    FlowClassError, FlowCycleError or FlowInstanceError (naming the chain of subflows); then nothing stays mounted. Of
-    what is looked up: ConfigurationError, FlowNotListedError, FlowAmbiguousError, FlowOfflineError, OtherBrokerError,
-    ProofInvalidError or RegistryUnavailableError.
+    FlowClassError, FlowCycleError or FlowInstanceError (naming the chain of subflows), AccessDeniedError or GrantError;
+    then nothing stays mounted. Of what is looked up: ConfigurationError, FlowNotListedError, FlowAmbiguousError,
+    FlowOfflineError, OtherBrokerError, ProofInvalidError or RegistryUnavailableError.
     """
     now = time.time()
     lookup = Lookup(cl.settings.registries, min(timeout, LOOKUP_SECONDS))
@@ -270,7 +289,7 @@ def get_flow_instance(
             dispatch_point_override=dispatch_point_override,
         )
         with lookup.explained(check_user_id(user_id), cl.broker.url):
-            mounted = mounter.fetch(user_id, request_id, item, deadline, keep_by)
+            mounted = mounter.fetch(user_id, request_id, item, deadline, keep_by, grant)
     _tell(mounted)
     return cl.proxy(mounted.address)
 

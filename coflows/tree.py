@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from coflows.admitting import Admission
 from coflows.client import Client
 from coflows.codec.state import encode_state
 from coflows.codec.wire import encode
@@ -120,6 +121,7 @@ class Tree:
         self._configs: dict[tuple[str, bytes], _Config] = {}
         self._class_configs: dict[str, tuple[Mapping[str, Any], str]] = {}
         self._partitions: dict[str, int] = {}
+        self._admission = Admission(cl, requests)
         self._singletons: dict[str, Node] = {}
         self._before = cl.store.get_many(_init_key(one) for one in requests)
         roots: dict[str, Node | Mounted] = {}
@@ -128,8 +130,10 @@ class Tree:
 
     @property
     def version(self) -> str:
-        """The same for every attempt that saw the same endpoints, and never the same again once one has changed."""
-        return str(max((version for one in self._endpoints.values() for version in one.versions.values()), default=0))
+        """The same for every attempt that saw the same endpoints, rules and budgets, and never the same again once one
+        has changed."""
+        versions = [version for one in self._endpoints.values() for version in one.versions.values()]
+        return str(max((*versions, *self._admission.conditions.values()), default=0))
 
     def mounted(self) -> list[Mounted]:
         """What was asked for, as it is once all is there. Raises FlowInstanceError when that is too much."""
@@ -150,7 +154,9 @@ class Tree:
             writes |= _writes(node)
         records = self.probations()
         writes |= {keeping_key(flow_id): one.encode() for flow_id, one in records.items()}
+        writes |= self._admission.writes
         if writes:
+            conditions |= self._admission.conditions
             self._cl.store.commit(writes, conditions=conditions)
 
     def probations(self) -> dict[str, Probation]:
@@ -191,9 +197,11 @@ class Tree:
         endpoint = self._endpoints.get(request.endpoint)
         if endpoint is None or not endpoint.served:
             raise not_served(request.endpoint, self._cl.user_id)
+        self._admission.check(request, endpoint)
         if endpoint.singleton:
             there = self._find_singleton(request, endpoint)
             if there is not None:
+                self._admission.hold(request, there.address.flow_id)
                 return there
         elif self._before:  # Otherwise nothing of it was asked for before.
             entry = self._before.get(_init_key(request))
@@ -208,6 +216,7 @@ class Tree:
         todo = plan(self._looked_up(config.specs), self._cl.user_id)
         node = Node(request, endpoint, self._address(request, endpoint), chain, todo)
         self.nodes.append(node)
+        self._admission.mount(request, node.address.flow_id, endpoint.singleton)
         if endpoint.singleton:
             self._singletons[endpoint.name] = node
         return node
@@ -318,8 +327,11 @@ def _writes(node: Node) -> dict[str, bytes]:
     writes = {
         path.key("init"): encode(init),
         path.key("config_overrides"): encode(request.config_overrides),
-        metadata_key(address.flow_id): encode({"flow_endpoint": path.endpoint, "user_id": request.client}),
     }
+    metadata = {"flow_endpoint": path.endpoint, "user_id": request.client}
+    if request.grant is not None and not node.endpoint.singleton:
+        metadata["grant"] = request.grant
+    writes[metadata_key(address.flow_id)] = encode(metadata)
     if request.initial_state is not None:
         writes[path.key("state")] = encode_state(request.initial_state)
     if request.dispatch_point_override is not None:

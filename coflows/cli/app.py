@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
+from coflows.cli import access, colony, demo, dlq, find, flows, registry, users, worker, workflow
 from coflows.cli import broker as accounts
-from coflows.cli import colony, demo, dlq, find, flows, registry, users, worker, workflow
 from coflows.cli.context import Options
 from coflows.errors import CoflowsError
 
@@ -44,6 +44,7 @@ def build() -> typer.Typer:
 
     users.add_to(app)
     flows.add_to(app)
+    access.add_to(app)
     find.add_to(app)
     worker.add_to(app)
     dlq.add_to(app)

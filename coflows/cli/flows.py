@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from coflows.cli.access import RULE, rule_of
 from coflows.cli.context import Options
 from coflows.errors import CallTimeoutError, ConfigurationError, NameInvalidError
 
@@ -47,6 +48,7 @@ def serve(
     parallel: bool = typer.Option(False, help="All messages at once, no state."),
     singleton: bool = typer.Option(False, help="One instance for all."),
     recursive: bool = typer.Option(False, help="Serve this user's subflows too."),
+    access: str = typer.Option(None, help=f"Who may fetch it: {RULE}"),
     flow_modules: Path = HERE,
 ) -> None:
     """Serve a flow class at an endpoint."""
@@ -56,7 +58,8 @@ def serve(
     add_module_path(flow_modules)
     with options.client() as cl:
         act = recursive_serve_flow if recursive else serve_flow
-        new = act(cl, flow_class, endpoint, dispatch_point, parallel, singleton)
+        rule = None if access is None else rule_of(options, access)
+        new = act(cl, flow_class, endpoint, dispatch_point, parallel, singleton, rule)
         text = f"Serving {flow_class} at {endpoint}." if new else f"{endpoint} was served already; nothing changed."
         options.show({"served": endpoint, "new": new, "user_id": cl.user_id}, text)
 
@@ -91,6 +94,7 @@ def delete(
 
 def flows(ctx: typer.Context) -> None:
     """List the endpoints."""
+    from coflows.access.rules import EVERYBODY
     from coflows.endpoints import endpoint_names, find_endpoint
 
     options: Options = ctx.obj
@@ -103,11 +107,15 @@ def flows(ctx: typer.Context) -> None:
                 "dispatch_point": one.dispatch_point,
                 "singleton": one.singleton,
                 "parallel_dispatch": one.parallel,
+                "access": str(one.access),
                 "served": one.served,
             }
             for one in found
         ]
-    lines = [f"{one.name:<30} {one.flow_class_name}{'' if one.served else '  (unserved)'}" for one in found]
+    lines = []
+    for one in found:
+        access = "" if one.access == EVERYBODY else f"  ({one.access})"
+        lines.append(f"{one.name:<30} {one.flow_class_name}{access}{'' if one.served else '  (unserved)'}")
     options.show(rows, "\n".join(lines))
 
 
@@ -140,6 +148,7 @@ def call(
     user: str = typer.Option("local", "--user", help="Who serves it: his id, his name if his keys are here, registry."),
     data: str = typer.Option("{}", help="The message's data: a JSON object, or @FILE, or - for standard input."),
     timeout: float = typer.Option(60.0, help="Seconds to wait, for the instance and for the reply."),
+    grant: str = typer.Option(None, help="A token by which its owner lets you in."),
     keep: bool = typer.Option(False, help="Keep the instance, and print its id on standard error."),
     flow_modules: Path = HERE,
 ) -> None:
@@ -153,7 +162,7 @@ def call(
         if _is_instance(endpoint):
             reply = _ask(reopen_flow_instance(cl, endpoint), message, timeout)
         else:
-            flow = get_flow_instance(cl, endpoint, options.user_id(user), timeout=timeout)
+            flow = get_flow_instance(cl, endpoint, options.user_id(user), timeout=timeout, grant=grant)
             try:
                 reply = _ask(flow, message, timeout)
             finally:

@@ -79,10 +79,10 @@ class Clock:
     def _fire(self, entry: Entry, now: float) -> None:
         place = place_of(entry.key)
         assert place is not None
-        data = Fired.decode(entry.value).data
+        data, _, chain = Fired.decode(entry.value)
         with suppress(ConflictError):  # Another worker fires it, or it was cancelled.
-            self._store.commit({entry.key: Fired(data, now).encode()}, conditions={entry.key: entry.version})
-            call = Call(place.flow_id, data, place.due, place.flow_id)
+            self._store.commit({entry.key: Fired(data, now, chain).encode()}, conditions={entry.key: entry.version})
+            call = Call(place.flow_id, data, place.due, place.flow_id, chain=chain)
             queue = dispatch_queue(self._session.user_id, self._point, place.partition).name
             self._session.post(queue, self._session.user_id, place.timer, self._session.encode(call), _sent)
 

@@ -46,6 +46,8 @@ def effects_of(turn: Turn, job: Job, loaded: Loaded, records: Mapping[str, bytes
     if job.timer is not None:
         conditions[job.timer.key] = job.timer.version
         deletes += timer_keys(turn.address, message.message_id)
+    if job.charged is not None and done in writes:
+        deletes.append(job.charged)
     if job.again:
         deletes.append(attempts_key(flow_id, message.message_id))
     return Effects(writes, deletes, conditions)

@@ -16,9 +16,11 @@ from coflows.client import Client
 from coflows.codec.state import encode_state
 from coflows.dead_letters import OpenedLetter
 from coflows.dispatch.answers import refusal
+from coflows.dispatch.course import Course
 from coflows.dispatch.effects import effects_of
 from coflows.dispatch.entrance import check_access, read_message, reply_address
 from coflows.dispatch.event_loop import Coroutine
+from coflows.dispatch.gate import Gate
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.parking import Claim
@@ -39,7 +41,7 @@ from coflows.errors import (
 )
 from coflows.failpoints import Failpoints
 from coflows.flows import Flow
-from coflows.instances import Instance
+from coflows.instances import Instance, no_such_instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
@@ -65,6 +67,7 @@ class Handler:
         processes: ProcessTurns,
     ) -> None:
         self.loader = Loader(cl.store, base_paths, processes)
+        self.gate = Gate(cl, self.loader)
         self._cl = cl
         self._runner = runner
         self._secrets = secrets
@@ -92,10 +95,13 @@ class Handler:
             return True
         call, flow_id = job.payload, job.payload.flow_id
         try:
-            message, push = read_message(self._cl, job, call)
+            read = read_message(self._cl, job, call)
+            message, push = read.message, read.push
             failure = None if call.failure is None else Failure.from_dict(call.failure)
+            if job.stranger:
+                raise no_such_instance(flow_id)
             instance = self.loader.find(flow_id, job.metadata)
-            check_access(self._cl, self.loader, job, instance, push)
+            grant = check_access(self._cl, self.gate, job, instance, read)
             if record is not None:
                 raise AccessDeniedError("Somebody else's message has this id.", hint="Send it under another one.")
             if is_timer(call, job.incoming.sender, self._cl.user_id) and not self._is_set(work, job, instance):
@@ -109,6 +115,8 @@ class Handler:
             loaded = work.loaded.get(flow_id)
             if loaded is None or loaded.parallel or loaded.instance.version != instance.version:
                 loaded = work.loaded[flow_id] = self.loader.load(instance)
+            if grant is not None:
+                self.gate.charge(job, grant)
         except StoreError:
             raise
         except CoflowsError as error:
@@ -123,6 +131,7 @@ class Handler:
             resources=self._resources,
             private_keys=loaded.private_keys,
             pause=partial(self._runner.pause, work),
+            course=Course(self._cl, instance, message, read.chain, loaded.flow.own_chain),
         )
         retries = self._runner.retries
         letter = retries.begin(work, job, turn) if retries.counts(job) else None

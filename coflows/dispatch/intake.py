@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_TURNED_AWAY = 10_000
+"""Streams of strangers that are remembered."""
+
 
 class Intake:
     """One thread at a time takes in what has come; ``deliver`` is for any."""
@@ -61,6 +64,8 @@ class Intake:
         self._flows: dict[int, set[str]] = {}
         self._parked: dict[tuple[str, str], int] = {}
         """The highest number of each stream that is parked."""
+        self._turned_away: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """The highest number of a stream's that a stranger was refused: once he is let in, nothing waits for it."""
 
     @property
     def open_jobs(self) -> int:
@@ -268,21 +273,32 @@ class Intake:
             job.metadata = found.get(metadata_key(flow_id))
             if lease is None:
                 continue
+            if place is None or not self._sequencer.knows((flow_id, place.stream)):
+                # Who is only refused waits for no turn of the instance: how long that takes would tell of it.
+                job.stranger = self._runner.gate.is_stranger(job)
+                job.lane = f"{job.incoming.message_id}.{job.incoming.sender}" if job.stranger else flow_id
             holder = found.get(lease.key)
             job.held = holder is not None and holder.version == job.epoch
             if place is not None and job.held:
                 key = (flow_id, place.stream)
                 if not self._sequencer.knows(key):
-                    if job.metadata is None:
-                        continue  # There is no such instance, and no order: it is only refused.
+                    if job.stranger:  # There is no order: it is only refused.
+                        self._turn_away(key, place.number)
+                        continue
                     self._flows.setdefault(lease.partition, set()).add(flow_id)
                     entry = found.get(order_key(flow_id, place.stream))
                     passed = 0 if entry is None else read(entry.value)["passed"]
-                    self._sequencer.begin(key, max(passed, self._parked.pop(key, 0)))
+                    passed = max(passed, self._parked.pop(key, 0), self._turned_away.pop(key, 0))
+                    self._sequencer.begin(key, passed)
                 if job.done is None and self._sequencer.is_late(key, place.number):
                     late[self._custody.lot.key(job.key, lease.partition)] = job
         for key_found in self._store.get_many(late) if late else ():
             late[key_found].elsewhere = True
+
+    def _turn_away(self, key: tuple[str, str], number: int) -> None:
+        self._turned_away[key] = max(number, self._turned_away.pop(key, 0))
+        if len(self._turned_away) > MAX_TURNED_AWAY:
+            self._turned_away.popitem(last=False)
 
     def _retake(self, jobs: list[Job]) -> None:
         """A connection that was lost may have given a partition to another worker and back, unnoticed: what is known of

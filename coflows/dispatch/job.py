@@ -80,6 +80,10 @@ class Job:
     """Its record, once it is parked; its delivery is settled then."""
     timer: Claim | None = None
     """Its timer, when it is the message of one."""
+    stranger: bool = False
+    """Whether there is no such instance, or not for its sender: it is refused, in no order, and runs in no turn."""
+    charged: str | None = None
+    """The mark that it was paid for, by a grant."""
 
     @property
     def claim(self) -> Claim | None:

@@ -14,10 +14,10 @@ from coflows.codec.state import decode_state
 from coflows.dispatch.lease import Lease
 from coflows.dispatch.process_turn import FlowInProcess, ProcessTurns
 from coflows.endpoints import find_endpoint, read
-from coflows.errors import FlowClassError, FlowConfigError, InstanceNotFoundError
+from coflows.errors import FlowClassError, FlowConfigError
 from coflows.flows import Flow
 from coflows.flows.loading import resolve_flow_class
-from coflows.instances import Instance, find_instance
+from coflows.instances import Instance, find_instance, no_such_instance
 from coflows.store.base import Entry, Store
 
 CACHE_SIZE = 10_000
@@ -82,9 +82,7 @@ class Loader:
                         self._instances.popitem(last=False)
                 return instance
         self.forget(flow_id)
-        raise InstanceNotFoundError(
-            f"There is no instance {flow_id}.", hint="It may have been deleted; fetch one with get_flow_instance."
-        )
+        raise no_such_instance(flow_id)
 
     def load(self, instance: Instance) -> Loaded:
         """A flow with its config and state, the caller's own until ``keep``. Raises FlowClassError or

@@ -78,21 +78,23 @@ class TurnRecord:
 
 @dataclass(frozen=True, slots=True)
 class PushCall:
-    """A message sent ``at`` (seconds since the epoch) by a flow that wants the reply as a turn: who may answer, and who
-    waits for the outcome."""
+    """A message sent ``at`` (seconds since the epoch) by a flow that wants the reply as a turn: who may answer, who
+    waits for the outcome, and by which ``chain`` of calls the flow came to ask."""
 
     owner: str
     origin: ReplyAddress | None
     at: float = field(default_factory=time.time)
+    chain: list[Any] | None = None
 
     def encode(self) -> bytes:
         """The bytes of it; ``decode`` reads them back."""
         origin = self.origin.to_dict() if self.origin else None
-        return encode({"owner": self.owner, "origin": origin, "at": self.at})
+        return encode({"owner": self.owner, "origin": origin, "at": self.at, "chain": self.chain})
 
     @classmethod
     def decode(cls, data: bytes) -> PushCall:
         """Read a record of the user's own store; one that was written before it had a date has that of 1970."""
         value: dict[str, Any] = decode(data, max_bytes=MAX_RECORD)
         origin = value["origin"]
-        return cls(value["owner"], ReplyAddress.from_dict(origin) if origin else None, value.get("at", 0.0))
+        address = ReplyAddress.from_dict(origin) if origin else None
+        return cls(value["owner"], address, value.get("at", 0.0), value.get("chain"))

@@ -63,6 +63,7 @@ class Runner:
         self._refused = Refused(self)
         self._processes = ProcessTurns(base_paths, concurrency)
         self._handler = Handler(cl, self, base_paths, secrets, resources, self._failpoints, self._processes)
+        self.gate = self._handler.gate
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, park_after)
         self._clock = Clock(cl.session, cl.store, dispatch_point)
@@ -137,6 +138,7 @@ class Runner:
 
     def tick(self) -> None:
         """To be called about once a second."""
+        self.gate.tick()
         self._intake.tick()
         self._refused.tick(time.monotonic())
         self.custody.tick(list(self._works.values()))

@@ -17,7 +17,22 @@ from typing import Any
 from coflows.codec.wire import encode
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, ConflictError
-from coflows.model.layout import ATTEMPTS, CALLS, DONE, ORDER, RELEASED, REPLIES, SWEPT, WORKERS, done_key
+from coflows.model.layout import (
+    ATTEMPTS,
+    CALLS,
+    CHARGED,
+    DONE,
+    GRANTED,
+    GRANTS,
+    ORDER,
+    RELEASED,
+    REPLIES,
+    REVOKED,
+    SPENT,
+    SWEPT,
+    WORKERS,
+    done_key,
+)
 from coflows.store.base import ABSENT, Entry, Store
 
 logger = logging.getLogger(__name__)
@@ -32,12 +47,15 @@ SHARE = 0.02
 """Part of its time that a sweeper works while it goes through a store."""
 ROUND = 3600.0
 """Seconds from the beginning of one round to that of the next, of whichever worker."""
-DATED = (DONE, ORDER, ATTEMPTS, CALLS, RELEASED, WORKERS)
+OF_GRANTS = (GRANTS, GRANTED, SPENT, REVOKED)
+DATED = (DONE, ORDER, ATTEMPTS, CALLS, CHARGED, RELEASED, WORKERS, *OF_GRANTS)
 
 
 def is_old(prefix: str, record: Mapping[str, Any], now: float, ttl: float) -> bool:
     """Whether a dated record can be forgotten at ``now``, when messages are valid for ``ttl`` seconds. ``until`` in it
     is how long its message says it is valid."""
+    if prefix in OF_GRANTS:  # A grant that has ended is refused without them.
+        return bool(now > record["until"] + MARGIN)
     at = record["at"]
     if prefix == WORKERS:  # One that is alive says so every few seconds.
         return bool(now > at + MARGIN)

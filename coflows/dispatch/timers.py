@@ -21,10 +21,12 @@ its message was sent. Its message has the same id each time, so it is applied on
 
 
 class Fired(NamedTuple):
-    """A timer as it stands in the store. ``fired`` is when it was fired last (seconds since the epoch), 0 if never."""
+    """A timer as it stands in the store. ``fired`` is when it was fired last (seconds since the epoch), 0 if never;
+    ``chain`` is that of the calls it was set by."""
 
     data: dict[str, Any]
     fired: float = 0.0
+    chain: list[Any] | None = None
 
     def encode(self) -> bytes:
         """The bytes of it; ``decode`` reads them back."""

@@ -13,6 +13,7 @@ from typing import Any
 from coflows.broker.topology import Route, reply_queue
 from coflows.client import Client
 from coflows.dispatch.answers import ordered_for
+from coflows.dispatch.course import Course
 from coflows.dispatch.records import Outgoing, PushCall
 from coflows.dispatch.timers import Fired, timer_id, timer_keys
 from coflows.errors import CallCancelledError, FlowConfigError, MessageTooLargeError
@@ -43,6 +44,7 @@ class Turn:
         "_cancelled",
         "_cl",
         "_counter",
+        "_course",
         "_futures",
         "_instance",
         "_private_keys",
@@ -70,6 +72,7 @@ class Turn:
         resources: Mapping[str, Any],
         private_keys: tuple[str, ...],
         pause: Pause,
+        course: Course,
     ) -> None:
         self.message = message
         self.origin = origin
@@ -83,6 +86,7 @@ class Turn:
         self.untracked = False
         self._cl = cl
         self._instance = instance
+        self._course = course
         self._private_keys = private_keys
         self.pause = pause
         self._counter = 0
@@ -147,7 +151,7 @@ class Turn:
         in_order, own = timer_keys(self.address, timer)
         call = Call(self.flow_id, strip_private(data, self._private_keys), due, self.flow_id)
         self._cl.session.encode(call)  # What cannot be sent is told now.
-        self.timers |= {in_order: Fired(call.data or {}).encode(), own: b""}
+        self.timers |= {in_order: Fired(call.data or {}, chain=self._course.timer()).encode(), own: b""}
         self.due.append(due)
         return timer
 
@@ -198,7 +202,10 @@ class Turn:
         """Send now; waiting for the future lets other turns run."""
         self.check_cancelled()
         message = self._without_private(message)
-        future = self._cl.call(route, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._waits)
+        chain = self._course.call(route.address, message)
+        future = self._cl.call(
+            route, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._waits, chain=chain
+        )
         self._futures.append(future)
         return future
 
@@ -210,11 +217,14 @@ class Turn:
         if push:
             reply = {"mode": str(ReplyMode.PUSH), "flow_id": own.flow_id, "dispatch_point": own.dispatch_point}
             reply["partition"] = own.partition
-        call = Call(route.address.flow_id, message.data, message.created_at, self.flow_id, reply)
+        chain = self._course.call(route.address, message)
+        call = Call(route.address.flow_id, message.data, message.created_at, self.flow_id, reply, chain=chain)
         recipient = route.address.user_id
         self._add(route.queue, recipient, message.message_id, None, call, route.ordered)
         if push:
-            self.calls[call_key(self.flow_id, message.message_id)] = PushCall(recipient, self.origin).encode()
+            self.calls[call_key(self.flow_id, message.message_id)] = PushCall(
+                recipient, self.origin, chain=self._course.reply()
+            ).encode()
 
     def _without_private(self, message: FlowMessage) -> FlowMessage:
         if not self._private_keys:

@@ -42,6 +42,14 @@ CoflowsError
 |-- FlowInstanceError             a tree of instances could not be fetched; names the chain
 |   `-- FlowCycleError            the tree contains itself
 |-- AccessDeniedError
+|   `-- GrantError                forged, changed, widened, or for somebody or something else
+|       |-- GrantExpiredError
+|       |-- GrantRevokedError
+|       `-- GrantSpentError       its budget is used up
+|-- CallChainError                a chain of calls that its sender cannot vouch for
+|   |-- CallCycleError            the call went through this instance already
+|   |-- CallDepthError            ... or through too many
+|   `-- CallBudgetError           ... or has caused as many others as it may
 |-- RemoteFlowError               the flow that was called raised
 |-- PoisonMessageError            workers died over the message; it was given up
 |-- DeadLetterNotFoundError
@@ -56,11 +64,23 @@ CoflowsError
 |-- QueryInvalidError             a query, or an order, that does not parse
 |-- OutOfOrderError               later messages of the same sender were worked off already
 |-- CallTimeoutError              no reply by the deadline (also a TimeoutError)
+|   `-- CallExpiredError          the call came after the deadline of its chain
 `-- CallCancelledError            the caller cancelled the future
 """
 
 from __future__ import annotations
 
+from coflows.errors.access import (
+    CallBudgetError,
+    CallChainError,
+    CallCycleError,
+    CallDepthError,
+    CallExpiredError,
+    GrantError,
+    GrantExpiredError,
+    GrantRevokedError,
+    GrantSpentError,
+)
 from coflows.errors.base import (
     CoflowsError,
     ConfigurationError,
@@ -137,7 +157,12 @@ __all__ = [
     "BrokerAuthError",
     "BrokerError",
     "BrokerUnavailableError",
+    "CallBudgetError",
     "CallCancelledError",
+    "CallChainError",
+    "CallCycleError",
+    "CallDepthError",
+    "CallExpiredError",
     "CallTimeoutError",
     "CoflowsError",
     "ConfigurationError",
@@ -156,6 +181,10 @@ __all__ = [
     "FlowNotListedError",
     "FlowOfflineError",
     "FlowTimeoutError",
+    "GrantError",
+    "GrantExpiredError",
+    "GrantRevokedError",
+    "GrantSpentError",
     "IdentityError",
     "InstanceNotFoundError",
     "MessageTooLargeError",

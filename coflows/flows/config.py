@@ -19,19 +19,21 @@ IN_PROCESS = "process"
 _ATOMS = (str, int, float, bool, NoneType)
 """What most values are: looked for first, and not copied."""
 _KEY_LISTS = ("input_interface", "output_interface", "private_keys", "overridable")
-_SPEC_FIELDS = ("user_id", "flow_endpoint", "flow_class_name", TARGET)
+_SPEC_FIELDS = ("user_id", "flow_endpoint", "flow_class_name", "grant", TARGET)
 
 
 @dataclass(frozen=True, slots=True)
 class SubflowSpec:
     """One subflow to fetch: whose it is (a user id, "local", or "registry" for who the registries say serves it), at
     which endpoint, with which overrides.
-    ``flow_class_name`` is the class to serve it with when it is this user's and not served yet."""
+    ``flow_class_name`` is the class to serve it with when it is this user's and not served yet; ``grant`` is the token
+    by which another user lets this one fetch it."""
 
     user_id: str
     flow_endpoint: str
     flow_class_name: str | None = None
     config_overrides: dict[str, Any] = field(default_factory=dict)
+    grant: str | None = None
 
 
 # -- merge -----------------------------------------------------------------------------------------------
@@ -192,6 +194,12 @@ def _subflow_spec(key: str, value: object, where: str) -> SubflowSpec:
             f"Subflow {key!r} in {where} has a flow_class_name that is a {type(class_name).__name__}, not text.",
             hint="Write Package.ClassName, or leave it out.",
         )
+    grant = value.get("grant")
+    if grant is not None and not isinstance(grant, str):
+        raise FlowConfigError(
+            f"Subflow {key!r} in {where} has a grant that is a {type(grant).__name__}, not text.",
+            hint="Write the token that its owner gave you, or leave it out.",
+        )
     try:
         if user_id == REGISTRY:
             FlowName.parse(endpoint)
@@ -202,7 +210,7 @@ def _subflow_spec(key: str, value: object, where: str) -> SubflowSpec:
     except NameInvalidError as error:
         raise FlowConfigError(f"Subflow {key!r} in {where}: {error.message}", hint=error.hint) from error
     rest = {name: item for name, item in value.items() if name not in _SPEC_FIELDS}
-    return SubflowSpec(user_id, endpoint, class_name, without_targets(rest))
+    return SubflowSpec(user_id, endpoint, class_name, without_targets(rest), grant)
 
 
 def _check_endpoint(key: str, endpoint: str) -> None:

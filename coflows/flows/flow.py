@@ -36,6 +36,9 @@ class Flow(ABC):
     open_to_all: ClassVar[bool] = False
     """Whether any user may send to an instance who knows its address, and not only who fetched it. ``run`` then looks
     at ``input_message.sender`` itself."""
+    own_chain: ClassVar[bool] = False
+    """Whether what its turns send begins a chain of calls of its own, with its owner as the root: for flows that go on
+    and on by messages to each other. They see to it themselves that it ends."""
     takes_failures: ClassVar[bool] = False
     """Whether ``run`` is told, in ``input_message.failure``, when what it asked for with ``get_reply`` failed. Else
     that fails whoever waits for this flow."""

@@ -16,8 +16,8 @@ ALWAYS = ("name", "description")
 """Anybody may call an instance what he likes."""
 _SUBFLOWS = "subflows_config"
 _CLASS_NAME = "flow_class_name"
-_SOURCE = ("user_id", "flow_endpoint", _CLASS_NAME)
-"""Of a subflow: whose it is, and what."""
+_SOURCE = ("user_id", "flow_endpoint", "grant", _CLASS_NAME)
+"""Of a subflow: whose it is, what, and by which right."""
 _OWNERS = ("runs_in", "memory_limit")
 """Of a flow: what it may take of its owner's machine."""
 

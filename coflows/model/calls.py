@@ -16,7 +16,8 @@ class Call:
     """A message to an instance, or a push reply to one (``answers`` names the message that it answers), whose ``data``
     is None when it tells of a ``failure``.
 
-    ``reply`` is the reply address less the user id and the message id, which the envelope proves.
+    ``reply`` is the reply address less the user id and the message id, which the envelope proves. ``chain`` is that of
+    ``chain.py``, as a list; None when the sender is its root.
     """
 
     flow_id: str
@@ -26,6 +27,7 @@ class Call:
     reply: dict[str, Any] | None = None
     answers: str | None = None
     failure: dict[str, Any] | None = None
+    chain: list[Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A msgpack-able dict, without what is None; ``from_dict`` reads it back."""
@@ -40,6 +42,8 @@ class Call:
             value["answers"] = self.answers
         if self.failure is not None:
             value["failure"] = self.failure
+        if self.chain is not None:
+            value["chain"] = self.chain
         return value
 
     @classmethod
@@ -113,6 +117,7 @@ _CALL: _Fields = {
     "reply": _is(dict),
     "answers": check_token,
     "failure": _is(dict),
+    "chain": _is(list),
 }
 _REPLY: _Fields = {
     "kind": _constant("reply"),

@@ -21,6 +21,14 @@ dead:{letter}                        a message that was given up
 keeping:{flow_id}                    an instance that its fetch has not kept yet, or whose subflows are to be told
 workflows:{run_id}:{record}          a workflow's run, as the records of its graph
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
+access:rules:{endpoint}              who may fetch the endpoint, unless everybody may
+access:groups:{group}                the members of a group
+access:revoked:{block}               a grant, or a part of one, that was taken back
+access:changed                       written anew with each change to one of these three
+grants:{block}                       a grant that was issued
+granted:{flow_id}:{client}           the grant by which a user holds a singleton
+spent:{block}                        how much of a grant's budget was used
+charged:{flow_id}:{message_id}       a message that was paid for, until its turn is committed
 swept                                when old records were last swept
 """
 
@@ -44,6 +52,15 @@ WORKERS = "workers:"
 SWEPT = "swept"
 KEEPING = "keeping:"
 DEAD = "dead:"
+ACCESS = "access:"
+ACCESS_CHANGED = "access:changed"
+RULES = "access:rules:"
+GROUPS = "access:groups:"
+REVOKED = "access:revoked:"
+GRANTS = "grants:"
+GRANTED = "granted:"
+SPENT = "spent:"
+CHARGED = "charged:"
 
 
 class MountPath(NamedTuple):
@@ -224,3 +241,48 @@ def keeping_key(flow_id: str) -> str:
 def released_key(user_id: str, request_id: str) -> str:
     """The mark of a fetch request that was taken back."""
     return f"{RELEASED}{user_id}:{request_id}"
+
+
+def rule_key(endpoint: str) -> str:
+    """Who may fetch an endpoint."""
+    return f"{RULES}{endpoint}"
+
+
+def group_key(group: str) -> str:
+    """The members of a group."""
+    return f"{GROUPS}{group}"
+
+
+def revoked_key(block: str) -> str:
+    """That a block of a grant was taken back."""
+    return f"{REVOKED}{block}"
+
+
+def grant_key(block: str) -> str:
+    """A grant that was issued."""
+    return f"{GRANTS}{block}"
+
+
+def granted_prefix(flow_id: str) -> str:
+    """What the grants by which users hold a singleton begin with."""
+    return f"{GRANTED}{flow_id}:"
+
+
+def granted_key(flow_id: str, client: str) -> str:
+    """The grant by which a user holds a singleton."""
+    return f"{GRANTED}{flow_id}:{client}"
+
+
+def spent_key(block: str) -> str:
+    """What was used of a block's budget."""
+    return f"{SPENT}{block}"
+
+
+def charged_prefix(flow_id: str) -> str:
+    """What the marks of an instance's paid messages begin with."""
+    return f"{CHARGED}{flow_id}:"
+
+
+def charged_key(flow_id: str, message_id: str) -> str:
+    """That a message was paid for."""
+    return f"{CHARGED}{flow_id}:{message_id}"

@@ -99,6 +99,9 @@ class FlowMessage:
     the message that this one answers. ``sender`` (a user id) is proven by the envelope the message came in and None
     on one that was not received. ``reply_to`` is where a reply to this message goes, None when nobody waits.
     ``failure`` (see ``Failure``) is set, and ``data`` empty, on one that tells of a failure (``Flow.takes_failures``).
+    ``root`` is who began the chain of calls that a received message came by, as its sender vouches. A sender may set
+    ``deadline`` (seconds since the epoch: neither the message nor what comes of it is begun later) and ``budget`` (how
+    many further calls may come of it); a turn cannot give more than it was given.
     Not thread-safe; the runtime never changes a message that the author holds.
     """
 
@@ -110,6 +113,9 @@ class FlowMessage:
     src_flow_id: str | None = None
     reply_to: ReplyAddress | None = None
     failure: Mapping[str, Any] | None = None
+    root: str | None = None
+    deadline: float | None = None
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, dict):

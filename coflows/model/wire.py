@@ -23,6 +23,8 @@ MAX_FAN_OUT = 512
 """How many subflows one flow may have."""
 MAX_TREE = 2_000
 """How many instances one fetch may mount over all users."""
+MAX_GRANT = 4_096
+"""Characters of a grant."""
 
 PayloadT = TypeVar("PayloadT")
 
@@ -87,7 +89,8 @@ class ChainLink(Payload):
 
 class Fetch(Payload):
     """Ask a user for instances of his flows. ``chain`` is the path that led here; ``deadline`` is in seconds since the
-    epoch, and so is ``keep_by``: what is not kept by then (``Keep``) may be released. None: it need not be kept."""
+    epoch, and so is ``keep_by``: what is not kept by then (``Keep``) may be released. None: it need not be kept.
+    ``grants`` are tokens by the keys of their items; ``root`` is who began the fetch, None: the sender."""
 
     kind: Literal["fetch"] = "fetch"
     request_id: Token
@@ -96,6 +99,13 @@ class Fetch(Payload):
     chain: list[ChainLink] = Field(default_factory=list, max_length=MAX_DEPTH + 1)
     deadline: float
     keep_by: float | None = None
+    grants: dict[SubflowKey, Annotated[str, Field(max_length=MAX_GRANT)]] = Field(default_factory=dict)
+    root: UserId | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A msgpack-able dict, without what not every peer knows and this request does not need."""
+        value = super().to_dict()
+        return {key: one for key, one in value.items() if key not in ("grants", "root") or one}
 
 
 class Keep(Payload):

@@ -1,0 +1,1 @@
+"""What an adversary tries: each test is an attack, and fails when it succeeds."""

@@ -15,10 +15,15 @@ from coflows.dispatch.sweeping import LONGEST, MARGIN, PAGE, ROUND, Sweeper, beg
 from coflows.model.layout import (
     ATTEMPTS,
     CALLS,
+    CHARGED,
     DONE,
+    GRANTED,
+    GRANTS,
     ORDER,
     RELEASED,
     REPLIES,
+    REVOKED,
+    SPENT,
     WORKERS,
     attempts_key,
     call_key,
@@ -42,7 +47,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-@pytest.mark.parametrize("prefix", [DONE, ORDER, ATTEMPTS, RELEASED])
+@pytest.mark.parametrize("prefix", [DONE, ORDER, ATTEMPTS, CHARGED, RELEASED])
 def test_a_record_is_kept_for_as_long_as_its_message_can_come(prefix: str) -> None:
     assert not is_old(prefix, {"at": 0.0}, TTL + MARGIN, TTL)
     assert is_old(prefix, {"at": 0.0}, TTL + MARGIN + 1, TTL)
@@ -53,6 +58,13 @@ def test_a_sender_may_give_his_messages_longer_but_not_for_ever() -> None:
     assert not is_old(DONE, record, 20 * DAY + MARGIN, TTL)
     assert is_old(DONE, record, 20 * DAY + MARGIN + 1, TTL)
     assert is_old(DONE, {"at": 0.0, "until": 2**63}, LONGEST + MARGIN + 1, TTL)
+
+
+@pytest.mark.parametrize("prefix", [GRANTS, GRANTED, SPENT, REVOKED])
+def test_what_a_grant_has_spent_and_that_it_was_taken_back_is_known_for_as_long_as_it_lasts(prefix: str) -> None:
+    record = {"at": 0.0, "until": 1000 * DAY}
+    assert not is_old(prefix, record, 1000 * DAY + MARGIN, TTL)
+    assert is_old(prefix, record, 1000 * DAY + MARGIN + 1, TTL)
 
 
 def test_a_call_is_remembered_for_as_long_as_somebody_may_answer_it() -> None:

@@ -41,6 +41,8 @@ class GraphFlow(AtomicFlow):
     q:{message_id}             a question that came before the graph did
     """
 
+    own_chain = True
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._graph: Graph | None = None

@@ -29,6 +29,8 @@ DROP_AFTER = 600.0
 class SubmissionFlow(AtomicFlow):
     """A colony, as far as it takes workflows; its records are those of ``registry``."""
 
+    own_chain = True
+
     def _submit(self, message: FlowMessage) -> dict[str, Any]:
         self._check(message, submit=True)
         data = message.data
