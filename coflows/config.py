@@ -35,6 +35,8 @@ class Settings:
     """After how long a turn's message is kept in the store instead of the broker."""
     registries: tuple[str, ...]
     """URLs of the registries that are asked who serves a flow."""
+    trusted: tuple[str, ...]
+    """Ids of users whose flows a name means before anybody else's."""
     failpoints: str
     """For fault tests: ``name:count``; the process kills itself when it comes to that point for the count-th time."""
 
@@ -60,6 +62,7 @@ def load_settings(**overrides: Any) -> Settings:
         max_attempts: int = Field(5, ge=1)
         park_after: float = Field(5.0, gt=0)
         registries: str = ""
+        trusted: str = ""
         failpoints: str = Field("", pattern=r"^([a-z_]+:[0-9]+)?$")
 
     try:
@@ -82,6 +85,7 @@ def load_settings(**overrides: Any) -> Settings:
         max_attempts=read.max_attempts,
         park_after=read.park_after,
         registries=tuple(dict.fromkeys(read.registries.replace(",", " ").split())),
+        trusted=tuple(dict.fromkeys(read.trusted.replace(",", " ").split())),
         failpoints=read.failpoints,
     )
 

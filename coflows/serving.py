@@ -232,7 +232,7 @@ def get_flow_instance(
     ProofInvalidError or RegistryUnavailableError.
     """
     now = time.time()
-    lookup = Lookup(cl.settings.registries, min(timeout, LOOKUP_SECONDS))
+    lookup = Lookup(cl.settings.registries, min(timeout, LOOKUP_SECONDS), cl.settings.trusted)
     if is_looked_up(user_id, flow_endpoint):
         if user_id not in (LOCAL, REGISTRY):
             raise NameInvalidError(
