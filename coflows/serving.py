@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coflows.client import Client
+from coflows.codec.wire import encode
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
 from coflows.errors import (
     ConflictError,
@@ -26,7 +27,7 @@ from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
 from coflows.model.flow_names import REGISTRY, FlowName, is_looked_up
-from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, serve_key
+from coflows.model.layout import METADATA, SERVED, endpoint_prefix, fetched_key, serve_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import (
     LOCAL,
@@ -83,7 +84,7 @@ def serve_flow(
     ensure_point(cl, dispatch_point)
     init = serve_key(flow_endpoint, "init")
     try:
-        cl.store.commit(endpoint.writes(), conditions={init: ABSENT})
+        cl.store.commit({**endpoint.writes(), SERVED: encode(time.time())}, conditions={init: ABSENT})
     except ConflictError:
         _is_served_so(cl, endpoint)
         return False
@@ -178,7 +179,7 @@ def unserve_flow(cl: Client, flow_endpoint: str) -> bool:
     entry = cl.store.get(key)
     if entry is None:
         return False
-    cl.store.commit(deletes=[key])
+    cl.store.commit({SERVED: encode(time.time())}, deletes=[key])
     logger.info("Stopped serving at flows:%s.", flow_endpoint)
     return True
 

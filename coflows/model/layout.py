@@ -21,6 +21,7 @@ dead:{letter}                        a message that was given up
 keeping:{flow_id}                    an instance that its fetch has not kept yet, or whose subflows are to be told
 workflows:{run_id}:{record}          a workflow's run, as the records of its graph
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
+served                               when an endpoint was served or unserved last
 swept                                when old records were last swept
 """
 
@@ -41,6 +42,7 @@ CALLS = "calls:"
 ATTEMPTS = "attempts:"
 RELEASED = "released:"
 WORKERS = "workers:"
+SERVED = "served"
 SWEPT = "swept"
 KEEPING = "keeping:"
 DEAD = "dead:"

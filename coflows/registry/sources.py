@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,16 +12,21 @@ from pydantic import ValidationError
 
 from coflows.client import Client
 from coflows.endpoints import endpoint_names, find_endpoints
-from coflows.errors import CoflowsError, ConfigurationError, FlowError, SerializationError
+from coflows.errors import CoflowsError, ConfigurationError, FlowError, SerializationError, StoreError
 from coflows.flows.loading import resolve_flow_class
-from coflows.model.layout import FLOWS
+from coflows.model.layout import SERVED
 from coflows.registry.entry import MAX_TAGS, FlowEntry, first_problem
 from coflows.registry.options import FlowSpec
+from coflows.store.base import ABSENT
 
 logger = logging.getLogger(__name__)
 
 OWN = "coflows."
 """Classes of the runtime's own, as those of colonies and executors: served, but nothing to be fetched by name."""
+
+
+LOOK_SECONDS = 0.5
+"""How late it is seen that a user serves something else."""
 
 
 class FlowSource(Protocol):
@@ -76,13 +82,35 @@ class ServedFlows:
             return FlowEntry(key=name, name=name, flow_endpoint=name)
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Called when an endpoint is served or unserved; instances aside."""
+        """Called when an endpoint is served or unserved. A watch of the store would have every commit of the user's
+        workers logged, and read here, for a change in thousands."""
+        ended = threading.Event()
+        known = self._last_change()
 
-        def looked_at(keys: frozenset[str]) -> None:
-            if not keys or any(key.count(":") == 2 for key in keys):
-                changed()
+        def look() -> None:
+            last = known
+            while not ended.wait(LOOK_SECONDS):
+                try:
+                    now = self._last_change()
+                except StoreError as error:
+                    logger.debug("What is served is not known now: %s", error)
+                    continue
+                if now != last:
+                    last = now
+                    changed()
 
-        return self._cl.store.watch(FLOWS, looked_at).close
+        thread = threading.Thread(target=look, name="coflows-served", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            ended.set()
+            thread.join()
+
+        return end
+
+    def _last_change(self) -> int:
+        entry = self._cl.store.get(SERVED)
+        return ABSENT if entry is None else entry.version
 
 
 def _listed(number: int, spec: FlowSpec, base_paths: Sequence[Path]) -> FlowEntry:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from coflows import AtomicFlow, Client
+from coflows.doorbell import bells_in
 from coflows.errors import ConfigurationError
 from coflows.identity.home import Home
 from coflows.identity.keys import Identity
@@ -79,6 +80,16 @@ def test_what_a_user_serves_is_offered(serve: Serve, users: Callable[..., list[C
     }
     assert Registry(registry.url).flow(item["id"]) == item
     assert httpx.get(f"{registry.url}/flows/{'0' * 32}").status_code == 404
+
+
+def test_a_node_costs_the_workers_of_its_user_nothing(serve: Serve, users: Callable[..., list[Client]]) -> None:
+    """A watch of his store would have had each of their commits logged, and read by the node."""
+    (alice,) = users(1)
+    node = serve(alice, **NODE)
+    serve_flow(alice, Reverser, "reverse")
+    eventually(lambda: total(node.url) == 1, "what is served now")
+    store = Path(alice.store.url.removeprefix("sqlite:///"))
+    assert store.exists() and not bells_in(store.with_name(f"{store.name}-watch"))
 
 
 def test_registries_pass_on(serve: Serve) -> None:
