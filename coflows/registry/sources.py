@@ -21,9 +21,6 @@ from coflows.store.base import ABSENT
 
 logger = logging.getLogger(__name__)
 
-OWN = "coflows."
-"""Classes of the runtime's own, as those of colonies and executors: served, but nothing to be fetched by name."""
-
 
 LOOK_SECONDS = 0.5
 """How late it is seen that a user serves something else."""
@@ -70,8 +67,9 @@ class ServedFlows:
     def entries(self) -> list[FlowEntry]:
         """What is served now. A class that cannot be loaded here is listed by its endpoint alone."""
         found = find_endpoints(self._cl.store, list(endpoint_names(self._cl.store)))
-        offered = {name: one.flow_class_name for name, one in found.items() if one.served}
-        return [self._entry(name, flow) for name, flow in offered.items() if not flow.startswith(OWN)]
+        return [
+            self._entry(name, one.flow_class_name) for name, one in found.items() if one.served and not one.internal
+        ]
 
     def _entry(self, name: str, flow_class_name: str) -> FlowEntry:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from coflows import AtomicFlow, Client
+from coflows import AtomicFlow, Client, connect
 from coflows.doorbell import bells_in
 from coflows.errors import ConfigurationError
 from coflows.identity.home import Home
@@ -261,6 +261,18 @@ def test_loaders_that_are_wrong(serve: Serve, tmp_path: Path, text: str, said: s
         serve(str(path))
 
 
+def test_a_listed_endpoint_that_is_not_served_is_told(
+    serve: Serve, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Home(home).create_user("alice")
+    with connect("alice") as alice:
+        serve_flow(alice, Reverser, "reverse")
+    for endpoint in ("reverse", "revers"):
+        assert not caplog.messages
+        assert total(serve({"user": "alice", "flows": [{"endpoint": endpoint}]}, **NODE).url) == 1
+    assert caplog.messages == ["User alice does not serve revers, which this node lists; he serves reverse."]
+
+
 def test_arguments_that_are_wrong(serve: Serve) -> None:
     for said in ({"colour": "red"}, {"heartbeat": 0}, {"pp": 3}, {"retry": -2}, {"connect": ["x"] * 3}):
         with pytest.raises(ConfigurationError):
@@ -300,5 +312,6 @@ def test_what_is_asked_wrongly_is_told(serve: Serve) -> None:
         answer = httpx.get(f"{url}{path}")
         assert answer.status_code == status, path
         assert status == 200 or set(answer.json()["error"]) == {"code", "message", "hint"}
+    assert "/openapi.json" in httpx.get(f"{url}/nothing").json()["error"]["hint"]
     assert get(f"{url}/health") == {"status": "ok"}
     assert {"/flows", "/flows/{flow_id}", "/connect", "/map"} <= set(get(f"{url}/openapi.json")["paths"])
