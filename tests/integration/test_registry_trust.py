@@ -384,6 +384,14 @@ def test_a_client_has_so_many_connections(serve: Serve) -> None:
         eventually(lambda: answers(url), "that those before are gone")
 
 
+def test_a_service_has_so_many_connections(serve: Serve) -> None:
+    url = serve(max_connections=2).url
+    place = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with socket.create_connection(place), socket.create_connection(place):
+        eventually(lambda: httpx.get(f"{url}/health").status_code == 503, "that a third one is refused")
+    eventually(lambda: answers(url), "that those before are gone")
+
+
 def test_nothing_is_loaded_from_elsewhere(registry: str) -> None:
     for path in ("/docs", "/redoc"):
         assert httpx.get(f"{registry}{path}", headers={"accept": "text/html"}).status_code == 404

@@ -162,6 +162,20 @@ def test_a_registry_that_lost_its_cache_learns_all_again(serve: Serve) -> None:
     eventually(lambda: total(url) == 3, "all again")
 
 
+def test_a_registry_that_is_back_asks_its_nodes_to_connect_again(serve: Serve, tmp_path: Path) -> None:
+    """Also one that gave it up, and offers something else meanwhile."""
+    (url,) = free_urls(1)
+    cache = tmp_path / "registry"
+    registry = serve(url=url, cache_data=cache)
+    node = serve({"flows": FLOWS}, connect=url, retry=0, **NODE)
+    node.wait_idle(30)
+    assert total(url) == 2
+    registry.stop()
+    eventually(lambda: node.service.connections()["connections"][0]["state"] == "stopped", "that it gives up")
+    serve(url=url, cache_data=cache)
+    eventually(lambda: node.service.connections()["connections"][0]["state"] == "connected", "that it is called")
+
+
 def test_a_node_that_lost_its_cache_is_believed(serve: Serve) -> None:
     """Even when the number of its record begins lower than the one that is known."""
     registry = serve()
