@@ -16,7 +16,7 @@ from coflows.registry.entry import FlowEntry
 from coflows.registry.item import Item, item_of
 from coflows.registry.judging import GONE
 from coflows.registry.kept import Kept
-from coflows.registry.order import FIELDS, Key
+from coflows.registry.order import Key
 from coflows.registry.page import SignedText
 from coflows.registry.proof import Proof
 from coflows.registry.query import And, Not, Tree, asks_status
@@ -58,7 +58,7 @@ class Listing:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._counts: Kept[Tree, int] = Kept(1000)
-        self._of_columns: Kept[str, tuple[Steps | None]] = Kept(len(FIELDS))
+        self._of_columns: Kept[tuple[Tree, str], tuple[Steps | None]] = Kept(100)
         self._kept: Kept[tuple[Tree, tuple[Key, ...]], array[int]] = Kept(32)
 
     def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
@@ -73,7 +73,7 @@ class Listing:
                 return Found(total, filtered, [])
             if first + pp <= _FEW and filtered > _FEW:
                 chosen: Sequence[int] = _flows(db, query, order, filtered * _SPARSE < total, pp, first)
-            elif query == And(()) and (few := self._few_of_all(db, order, pp, first, version)) is not None:
+            elif filtered * _SPARSE >= total and (few := self._few(db, query, order, pp, first, version)) is not None:
                 chosen = few
             else:
                 chosen = self._ordered(db, query, order, filtered * _DENSE < total, version)[first : first + pp]
@@ -83,33 +83,40 @@ class Listing:
         """The order without the keys that all flows have the same of: what is sorted by the others has an index."""
         telling = []
         for key in order:
-            steps = self._steps(db, key, version)
+            steps = self._steps(db, And(()), key, version)
             if steps is None or len(steps.values) > 1:
                 telling.append(key)
         return tuple(telling) or (Key("name"),)
 
-    def _steps(self, db: sqlite3.Connection, key: Key, version: int) -> Steps | None:
+    def _steps(self, db: sqlite3.Connection, query: Tree, key: Key, version: int) -> Steps | None:
         column = _COLUMNS.get(key.field, key.field)
-        known = self._of_columns.get(column, version)
+        known = None if asks_status(query) else self._of_columns.get((query, column), version)
         if known is None:
-            known = (read_steps(db, column),)
-            self._of_columns.put(column, known, version, self._db.version)
+            known = (read_steps(db, column, condition_of(query)),)
+            if not asks_status(query):
+                self._of_columns.put((query, column), known, version, self._db.version)
         return known[0]
 
-    def _few_of_all(
-        self, db: sqlite3.Connection, order: tuple[Key, ...], limit: int, offset: int, version: int
+    def _few(
+        self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], limit: int, offset: int, version: int
     ) -> list[int] | None:
-        """A page deep in the list of all flows: found by its first key alone, so that those before it need not be
-        sorted. None where too many have the same as its first flow has."""
+        """A page deep in a list: found by its first key alone, so that those before it need not be sorted. None where
+        too many have the same as its first flow has."""
         column, down = _COLUMNS.get(order[0].field, order[0].field), order[0].down
-        steps = self._steps(db, order[0], version)
-        found = _step(db, column, down, offset) if steps is None else steps.at(offset, down)
+        steps = self._steps(db, query, order[0], version)
+        if steps is not None:
+            found = steps.at(offset, down)
+        else:
+            found = _step(db, column, down, offset) if query == And(()) else None
         if found is None or found[2] > _MANY:
             return None
         value, passed, _same = found
-        where = f"{column} {'<=' if down else '>='} ?"
-        sql = f"SELECT flow FROM flows WHERE {where} ORDER BY {_order(order)} LIMIT ? OFFSET ?"
-        return [flow for (flow,) in db.execute(sql, (value, limit, offset - passed))]
+        where, values = condition_of(query)
+        sql = (
+            f"SELECT flow FROM flows INDEXED BY {_index(order)} WHERE {column} {'<=' if down else '>='} ? "
+            f"AND ({where}) ORDER BY {_order(order)} LIMIT ? OFFSET ?"
+        )
+        return [flow for (flow,) in db.execute(sql, (value, *values, limit, offset - passed))]
 
     def _ordered(
         self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, version: int
@@ -200,9 +207,8 @@ def _flows(
     db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, limit: int = -1, offset: int = 0
 ) -> list[int]:
     """The flows that a query finds. Those that few match are sorted; else the order's index is gone through."""
-    index = f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
     text, values = condition_of(query)
-    table = "flows" if sparse else f"flows INDEXED BY {index}"
+    table = "flows" if sparse else f"flows INDEXED BY {_index(order)}"
     sql = f"SELECT flow FROM {table} WHERE {text} ORDER BY {_order(order)} LIMIT ? OFFSET ?"
     return [flow for (flow,) in db.execute(sql, [*values, limit, offset])]
 
@@ -220,6 +226,10 @@ def _step(db: sqlite3.Connection, column: str, down: bool, offset: int) -> tuple
     (value,) = db.execute(sql, (offset,)).fetchone()
     passed = int(db.execute(f"SELECT count(*) FROM flows WHERE {column} {before} ?", (value,)).fetchone()[0])
     return value, passed, int(db.execute(f"SELECT count(*) FROM flows WHERE {column} = ?", (value,)).fetchone()[0])
+
+
+def _index(order: tuple[Key, ...]) -> str:
+    return f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
 
 
 def _order(order: tuple[Key, ...]) -> str:

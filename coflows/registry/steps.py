@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from coflows.registry.conditions import Condition
+
 MAX_STEPS = 5000
 
 
@@ -28,10 +30,12 @@ class Steps(NamedTuple):
         return self.values[step], total - end if down else begin, end - begin
 
 
-def read_steps(db: sqlite3.Connection, column: str) -> Steps | None:
-    """Those of a column of ``flows`` that has an index; None when they are many, as when each flow has its own."""
-    sql = f"SELECT {column}, count(*) FROM flows GROUP BY {column} ORDER BY {column} LIMIT ?"
-    rows = db.execute(sql, (MAX_STEPS + 1,)).fetchall()
+def read_steps(db: sqlite3.Connection, column: str, condition: Condition) -> Steps | None:
+    """Those of a column of ``flows`` that has an index, among what a condition is true of; None when they are many, as
+    when each flow has its own."""
+    where, values = condition
+    sql = f"SELECT {column}, count(*) FROM flows WHERE {where} GROUP BY {column} ORDER BY {column} LIMIT ?"
+    rows = db.execute(sql, (*values, MAX_STEPS + 1)).fetchall()
     if len(rows) > MAX_STEPS:
         return None
     return Steps([value for value, _ in rows], list(accumulate(number for _, number in rows)))
