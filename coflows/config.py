@@ -39,6 +39,8 @@ class Settings:
     """Whether passwords may go to other machines without TLS: no warning of a broker, no refusal of its management."""
     registries: tuple[str, ...]
     """URLs of the registries that are asked who serves a flow."""
+    trusted: tuple[str, ...]
+    """Ids of users whose flows a name means before anybody else's."""
     failpoints: str
     """For fault tests: ``name:count``; the process kills itself when it comes to that point for the count-th time."""
 
@@ -66,6 +68,7 @@ def load_settings(**overrides: Any) -> Settings:
         park_after: float = Field(5.0, gt=0)
         allow_plaintext: bool = False
         registries: str = ""
+        trusted: str = ""
         failpoints: str = Field("", pattern=r"^([a-z_]+:[0-9]+)?$")
 
     try:
@@ -90,6 +93,7 @@ def load_settings(**overrides: Any) -> Settings:
         park_after=read.park_after,
         allow_plaintext=read.allow_plaintext,
         registries=tuple(dict.fromkeys(read.registries.replace(",", " ").split())),
+        trusted=tuple(dict.fromkeys(read.trusted.replace(",", " ").split())),
         failpoints=read.failpoints,
     )
 

@@ -25,14 +25,16 @@ def connect(
     broker_url: str | None = None,
     store_url: str | None = None,
     registries: Sequence[str] | None = None,
+    trusted: Sequence[str] | None = None,
 ) -> Client:
     """Open a session of ``user``: a name made by ``coflows user create``, or an Identity.
 
     URLs default to COFLOWS_BROKER_URL and COFLOWS_STORE_URL, and these to the embedded broker and store under
     COFLOWS_HOME. ``registries`` are the URLs of those he trusts to say who serves a flow, by default
-    COFLOWS_REGISTRIES. Raises UserNotFoundError, ConfigurationError, or the store's and the broker's errors.
+    COFLOWS_REGISTRIES; ``trusted`` the ids of users whose flows a name means before those of others, by default
+    COFLOWS_TRUSTED. Raises UserNotFoundError, ConfigurationError, or the store's and the broker's errors.
     """
-    cl = open_client(user, broker_url, store_url, registries)
+    cl = open_client(user, broker_url, store_url, registries, trusted)
     try:
         _ = cl.broker
     except BaseException:
@@ -60,9 +62,10 @@ def open_client(
     broker_url: str | None = None,
     store_url: str | None = None,
     registries: Sequence[str] | None = None,
+    trusted: Sequence[str] | None = None,
 ) -> Client:
     """Like ``connect``, but the broker is reached only when it is first needed."""
-    settings = _settings(registries)
+    settings = _settings(registries, trusted)
     home = Home(settings.home)
     if isinstance(user, Identity):
         identity, folder = user, settings.home / "guests" / user.user_id[:16]
@@ -77,6 +80,7 @@ def start_users(
     broker_url: str | None = None,
     store_url: str | None = None,
     registries: Sequence[str] | None = None,
+    trusted: Sequence[str] | None = None,
 ) -> list[Client]:
     """Make throw-away users that share a broker, for notebooks, demos and tests.
 
@@ -85,7 +89,7 @@ def start_users(
     """
     if num_users < 1:
         raise ConfigurationError(f"start_users makes at least one user, not {num_users}.")
-    settings = _settings(registries)
+    settings = _settings(registries, trusted)
     folder = _SharedFolder(num_users)
     with ExitStack() as undo:
         clients = []
@@ -102,12 +106,15 @@ def start_users(
     return clients
 
 
-def _settings(registries: Sequence[str] | None) -> Settings:
+def _settings(registries: Sequence[str] | None, trusted: Sequence[str] | None) -> Settings:
     settings = load_settings()
-    if registries is None:
-        return settings
-    urls = (registries,) if isinstance(registries, str) else registries
-    return replace(settings, registries=tuple(dict.fromkeys(urls)))
+    if registries is not None:
+        settings = replace(settings, registries=_each(registries))
+    return settings if trusted is None else replace(settings, trusted=_each(trusted))
+
+
+def _each(given: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((given,) if isinstance(given, str) else given))
 
 
 def _client(

@@ -38,6 +38,11 @@ class Endpoint:
     versions: Mapping[str, int]
     access: Access = EVERYBODY
 
+    @property
+    def internal(self) -> bool:
+        """Whether it serves the runtime itself, as those of colonies and executors do: nobody fetches it by name."""
+        return self.flow_class_name.startswith("coflows.")
+
     def writes(self) -> dict[str, bytes]:
         """The keys and values of the entry, as served."""
         values: dict[str, Any] = {

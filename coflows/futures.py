@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 Pause = Callable[[], AbstractContextManager[None]]
 """Gives the block within which a future blocks its caller."""
+COLONY = "colony."
+"""Dispatch points of colonies begin so."""
 SLOW_REPLY = 15.0
 """Seconds of waiting after which a log line says what may be missing."""
 
@@ -154,10 +156,11 @@ class FlowFuture:
             if self._reply.done() or first == timeout:
                 return self._expired(timeout)
         logger.warning(
-            "No reply from %s after %.0f s; still waiting. Is a dispatch worker for %r running there?",
+            "No reply from %s after %.0f s; still waiting. Is a dispatch worker for %r running there? %s starts one.",
             self._where,
             first,
             self._address.dispatch_point,
+            _starts_worker(self._address.dispatch_point),
         )
         try:
             return self._reply.result(None if timeout is None else timeout - first)
@@ -197,3 +200,11 @@ class FlowFuture:
 
     def __repr__(self) -> str:
         return f"<FlowFuture {'done' if self.done() else 'pending'} of {self._where}>"
+
+
+def _starts_worker(dispatch_point: str) -> str:
+    """The command that starts a worker of a dispatch point, for its owner."""
+    colony = dispatch_point.removeprefix(COLONY)
+    if colony != dispatch_point:
+        return f"`python -m workers.executor --colony {colony} --type TYPE`"
+    return f"`coflows worker all --dispatch-point {dispatch_point}`"

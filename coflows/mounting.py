@@ -61,7 +61,7 @@ class Mounter:
         chain of subflows, also when registries do not tell whose one is), InstanceNotFoundError when a request was
         taken back meanwhile. After an error nothing of the trees stays mounted.
         """
-        lookup = Lookup(self._cl.settings.registries)
+        lookup = Lookup(self._cl.settings.registries, trusted=self._cl.settings.trusted)
         for _ in range(MAX_TRIES):
             tree = Tree(self._cl, self._classes, lookup, requests)
             mounted = self._try(tree, lookup)

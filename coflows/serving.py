@@ -10,6 +10,7 @@ from typing import Any
 
 from coflows.access.rules import Access
 from coflows.client import Client
+from coflows.codec.wire import encode
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
 from coflows.errors import (
     ConflictError,
@@ -27,7 +28,7 @@ from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
 from coflows.model.flow_names import REGISTRY, FlowName, is_looked_up
-from coflows.model.layout import METADATA, endpoint_prefix, fetched_key, rule_key, serve_key
+from coflows.model.layout import METADATA, SERVED, endpoint_prefix, fetched_key, rule_key, serve_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import (
     LOCAL,
@@ -90,8 +91,10 @@ def serve_flow(
     ensure_point(cl, dispatch_point)
     init = serve_key(flow_endpoint, "init")
     try:
-        writes = {} if rule is None else rule_writes(flow_endpoint, rule)
-        cl.store.commit(endpoint.writes() | writes, conditions={init: ABSENT})
+        writes = {**endpoint.writes(), SERVED: encode(time.time())}
+        if rule is not None:
+            writes |= rule_writes(flow_endpoint, rule)
+        cl.store.commit(writes, conditions={init: ABSENT})
     except ConflictError:
         _is_served_so(cl, endpoint, rule)
         return False
@@ -193,7 +196,7 @@ def unserve_flow(cl: Client, flow_endpoint: str) -> bool:
     entry = cl.store.get(key)
     if entry is None:
         return False
-    cl.store.commit(deletes=[key])
+    cl.store.commit({SERVED: encode(time.time())}, deletes=[key])
     logger.info("Stopped serving at flows:%s.", flow_endpoint)
     return True
 
@@ -251,7 +254,7 @@ def get_flow_instance(
     FlowOfflineError, OtherBrokerError, ProofInvalidError or RegistryUnavailableError.
     """
     now = time.time()
-    lookup = Lookup(cl.settings.registries, min(timeout, LOOKUP_SECONDS))
+    lookup = Lookup(cl.settings.registries, min(timeout, LOOKUP_SECONDS), cl.settings.trusted)
     if is_looked_up(user_id, flow_endpoint):
         if user_id not in (LOCAL, REGISTRY):
             raise NameInvalidError(

@@ -92,14 +92,18 @@ def delete(
         options.show({"deleted": name}, "Done.")
 
 
-def flows(ctx: typer.Context) -> None:
+def flows(
+    ctx: typer.Context,
+    internal: bool = typer.Option(False, "--internal", help="Those of his colonies and executors too."),
+) -> None:
     """List the endpoints."""
     from coflows.access.rules import EVERYBODY
     from coflows.endpoints import endpoint_names, find_endpoint
 
     options: Options = ctx.obj
     with options.client() as cl:
-        found = [one for name in endpoint_names(cl.store) if (one := find_endpoint(cl.store, name)) is not None]
+        there = [one for name in endpoint_names(cl.store) if (one := find_endpoint(cl.store, name)) is not None]
+        found = [one for one in there if internal or not one.internal]
         rows = [
             {
                 "endpoint": one.name,

@@ -77,9 +77,16 @@ def add_to(app: typer.Typer) -> None:
         service: str = SERVICE,
     ) -> None:
         """Have a service of this user's leave a registry."""
+        from coflows.registry.urls import check_url
+
         with _asked(ctx.obj, service) as asked:
-            asked.disconnect(url)
-        ctx.obj.show({"service": service, "registry": url}, f"{service} left {url or 'all registries'}.")
+            connected = [str(one["url"]) for one in asked.connections()["connections"]]
+            left = connected if url is None else [one for one in connected if one == check_url(url).url]
+            if left:
+                asked.disconnect(url)
+        nothing = f"{service} is not connected to {url or 'any registry'}; nothing changed."
+        text = f"{service} left {', '.join(left)}." if left else nothing
+        ctx.obj.show({"service": service, "registry": url, "left": left}, printable(text))
 
 
 @contextmanager

@@ -29,6 +29,7 @@ grants:{block}                       a grant that was issued
 granted:{flow_id}:{client}           the grant by which a user holds a singleton
 spent:{block}                        how much of a grant's budget was used
 charged:{flow_id}:{message_id}       a message that was paid for, until its turn is committed
+served                               when an endpoint was served or unserved last
 swept                                when old records were last swept
 """
 
@@ -49,6 +50,7 @@ CALLS = "calls:"
 ATTEMPTS = "attempts:"
 RELEASED = "released:"
 WORKERS = "workers:"
+SERVED = "served"
 SWEPT = "swept"
 KEEPING = "keeping:"
 DEAD = "dead:"

@@ -36,7 +36,9 @@ class Callback:
 
         def ask(url: str) -> None:
             with suppress(CoflowsError):
-                self._dialer.request("POST", url, "/reconnect", b"", self._headers(url, "POST", "/reconnect", b""))
+                self._dialer.request(
+                    "POST", url, "/reconnect", b"", lambda: self._headers(url, "POST", "/reconnect", b"")
+                )
 
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="coflows-reconnect") as pool:
             list(pool.map(ask, urls))

@@ -112,5 +112,5 @@ def _several(name: FlowName, found: Sequence[Candidate]) -> FlowAmbiguousError:
     way = f"{' or '.join(names[:3])}, or " if len(organizations) > 1 and names else ""
     return FlowAmbiguousError(
         f"{name} is offered by {len(shown)} users: {'; '.join(shown[:MAX_SHOWN])}{more}.",
-        hint=f"Name one: {way}user_id=... instead of {REGISTRY!r}.",
+        hint=f"Name one: {way}user_id=... instead of {REGISTRY!r}; or trust him whom you mean (COFLOWS_TRUSTED=ID).",
     )

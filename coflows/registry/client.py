@@ -25,6 +25,7 @@ class Registry:
         self.url = place.url
         self._dialer = Dialer(timeout, plain=place.scheme == "http")
         self._identity = identity
+        self._number = 0
 
     def info(self) -> dict[str, Any]:
         """Who it is."""
@@ -70,9 +71,13 @@ class Registry:
         self._command("POST", "/reconnect", b"")
 
     def _command(self, method: str, path: str, body: bytes) -> None:
-        number = int(time.time() * 1000)
-        signed = sign_request(self._identity, self.url, method, path, body, number) if self._identity else {}
-        self._dialer.request(method, self.url, path, body or None, signed)
+        def sign() -> dict[str, str]:
+            if self._identity is None:
+                return {}
+            self._number = max(int(time.time() * 1000), self._number + 1)
+            return sign_request(self._identity, self.url, method, path, body, self._number)
+
+        self._dialer.request(method, self.url, path, body or None, sign)
 
     def _get(self, path: str) -> dict[str, Any]:
         answer = self._dialer.request("GET", self.url, path)

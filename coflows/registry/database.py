@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from coflows.errors import ConfigurationError, StoreError
+from coflows.registry.judging import is_ahead
 
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 10
 WRITER_CACHE, READER_CACHE = 32_768, 4_096
 """kB; every thread that reads has a connection."""
@@ -28,12 +29,14 @@ CREATE TABLE nodes (
     beat INTEGER NOT NULL, beat_text TEXT NOT NULL, beat_signature TEXT NOT NULL, beat_log INTEGER NOT NULL,
     seen REAL NOT NULL, via TEXT NOT NULL, withdrawn INTEGER NOT NULL, flows INTEGER NOT NULL,
     organization TEXT NOT NULL, broker TEXT, registry INTEGER NOT NULL, feed INTEGER NOT NULL, connect TEXT NOT NULL,
+    place TEXT NOT NULL DEFAULT '', bytes INTEGER NOT NULL DEFAULT 0,
     UNIQUE (user_id, url)
 );
 CREATE INDEX nodes_by_url ON nodes (url);
 CREATE INDEX nodes_by_record ON nodes (record_log);
 CREATE INDEX nodes_by_beat ON nodes (beat_log);
 CREATE INDEX nodes_by_seen ON nodes (state, seen);
+CREATE INDEX nodes_by_place ON nodes (own, place, bytes);
 CREATE TABLE entries (digest TEXT PRIMARY KEY, text TEXT NOT NULL, since REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE flows (
     flow INTEGER PRIMARY KEY, node INTEGER NOT NULL, digest TEXT NOT NULL, id TEXT NOT NULL UNIQUE,
@@ -77,13 +80,23 @@ END;
 CREATE TABLE peers (
     user_id TEXT NOT NULL, url TEXT NOT NULL, number INTEGER NOT NULL, connected INTEGER NOT NULL, log TEXT NOT NULL,
     records INTEGER NOT NULL, beats INTEGER NOT NULL, organization TEXT NOT NULL, role TEXT NOT NULL,
-    seen REAL NOT NULL, PRIMARY KEY (user_id, url)
+    seen REAL NOT NULL, place TEXT NOT NULL DEFAULT '', PRIMARY KEY (user_id, url)
 ) WITHOUT ROWID;
 CREATE TABLE links (
     url TEXT PRIMARY KEY, user_id TEXT NOT NULL, log TEXT NOT NULL, records INTEGER NOT NULL, beats INTEGER NOT NULL,
     wanted INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+UPGRADES = {
+    1: """
+    ALTER TABLE nodes ADD COLUMN place TEXT NOT NULL DEFAULT '';
+    ALTER TABLE nodes ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE peers ADD COLUMN place TEXT NOT NULL DEFAULT '';
+    CREATE INDEX nodes_by_place ON nodes (own, place, bytes);
+    """,
+}
+"""What makes a file of each older version one of the next."""
 
 
 class Database:
@@ -123,8 +136,11 @@ class Database:
         found = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
             self._writer.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
-        elif found != VERSION:
+        elif found > VERSION:
             raise OSError(f"it is of version {found}, this program's is {VERSION}")
+        for version in range(found or VERSION, VERSION):
+            upgrade = f"BEGIN IMMEDIATE; {UPGRADES[version]} PRAGMA user_version={version + 1}; COMMIT;"
+            self._writer.executescript(upgrade)
         with self.write() as db:
             db.execute("INSERT OR IGNORE INTO facts VALUES ('log', ?)", (secrets.token_hex(8),))
 
@@ -217,7 +233,18 @@ def next_log(db: sqlite3.Connection) -> int:
 
 def next_number(db: sqlite3.Connection, name: str, at_least: int = 0) -> int:
     """A number that this service has not used yet, not even before its cache was lost, unless the clock went back."""
-    found = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    number = max(int(time.time() * 1000), (found[0] if found else 0) + 1, at_least)
+    number = max(int(time.time() * 1000), _last(db, name) + 1, at_least)
     db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, number))
     return number
+
+
+def next_beat(db: sqlite3.Connection) -> int:
+    """Like ``next_number``; what it was when the clock was wrong was taken by nobody, and does not hold for ever."""
+    if is_ahead(_last(db, "beat"), time.time()):
+        db.execute("DELETE FROM facts WHERE name = 'beat'")
+    return next_number(db, "beat")
+
+
+def _last(db: sqlite3.Connection, name: str) -> int:
+    found = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return found[0] if found else 0

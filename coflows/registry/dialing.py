@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import socket
 import ssl
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -18,11 +17,13 @@ import httpx
 from coflows.errors import AddressRefusedError, RegistryError, RegistryRefusedError, RegistryUnavailableError
 from coflows.model.hosts import is_loopback
 from coflows.registry.entry import in_one_line
+from coflows.registry.resolving import Resolver
 from coflows.registry.timed import Deadline, TimedNetwork
 from coflows.registry.urls import REACHES, check_url, may_dial
 
 MAX_ANSWER = 64 * 2**20
 CONNECT_SECONDS = 5.0
+RESOLVE_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 2.0
 """Connections are few at who is asked; those that rest are closed."""
 MAX_CONNECTIONS = 200
@@ -32,7 +33,8 @@ _FAILURES = (
 )
 """RuntimeError: it was closed meanwhile."""
 _CLOSED_MEANWHILE = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
-"""The other side may close a connection that rests just when it is used again. Every request may be made twice."""
+"""The other side may close a connection that rests just when it is used again. Every request may be made twice, if it
+is signed twice: what was signed once is refused the second time."""
 
 
 class Dialer:
@@ -48,6 +50,7 @@ class Dialer:
         self._timeout = timeout
         self._most = most
         self._deadline = Deadline()
+        self._resolver = Resolver()
         self._closed = False
         self._http = httpcore.ConnectionPool(
             ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context(trust_env=False),
@@ -57,11 +60,18 @@ class Dialer:
         )
 
     def request(
-        self, method: str, url: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        path: str,
+        body: bytes | None = None,
+        sign: Callable[[], Mapping[str, str]] | None = None,
     ) -> Any:
-        """The JSON that is answered, None for no content. Raises AddressRefusedError, RegistryUnavailableError, or
-        RegistryRefusedError with what the service says."""
+        """The JSON that is answered, None for no content; ``sign`` gives the headers that sign it, each time that it is
+        made. Raises AddressRefusedError, RegistryUnavailableError, or RegistryRefusedError with what the service says.
+        """
         place = check_url(url)
+        self._deadline.at = time.monotonic() + self._timeout
         address = self._address(place.host, place.port)
         parts = urlsplit(place.url)
         sent = {
@@ -70,17 +80,19 @@ class Dialer:
             "accept-encoding": "identity",
             **({} if body is None else {"content-type": "application/json"}),
             **({} if method == "GET" else {"content-length": str(len(body or b""))}),
-            **(headers or {}),
         }
+
+        def exchange() -> tuple[int, bytes]:
+            return self._exchange(method, target, place.host, {**sent, **(sign() if sign else {})}, body)
+
         try:
             if self._closed:
                 raise RuntimeError("the connection was closed")
-            self._deadline.at = time.monotonic() + self._timeout
             target = httpcore.URL(scheme=place.scheme, host=address, port=place.port, target=f"{parts.path}{path}")
             try:
-                status, content = self._exchange(method, target, place.host, sent, body)
+                status, content = exchange()
             except _CLOSED_MEANWHILE:
-                status, content = self._exchange(method, target, place.host, sent, body)
+                status, content = exchange()
         except _FAILURES as error:
             raise RegistryUnavailableError(
                 f"{place.url} does not answer: {in_one_line(str(error)) or type(error).__name__}.",
@@ -95,8 +107,8 @@ class Dialer:
             found = ["127.0.0.1" if host == "localhost" else host]
         else:
             try:
-                found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-            except (OSError, UnicodeError) as error:
+                found = self._resolver.addresses(host, port, self._deadline.left(RESOLVE_SECONDS))
+            except (OSError, UnicodeError, httpcore.ReadTimeout) as error:
                 raise RegistryUnavailableError(f"{host} has no address: {error}.") from error
         allowed = [one for one in found if may_dial(ipaddress.ip_address(one.partition("%")[0]), self.reach)]
         if not allowed:

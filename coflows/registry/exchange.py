@@ -17,8 +17,12 @@ from coflows.registry.nodes import Claim, Nodes
 from coflows.registry.options import Options
 from coflows.registry.page import MAX_ENTRIES, Offer, Page
 from coflows.registry.record import Beat, Record
+from coflows.registry.room import Room
 
 logger = logging.getLogger(__name__)
+
+MAX_PENDING_BYTES = 512 * 2**20
+"""Of entries: as soon as so many came, those that became no flow are forgotten. More than one node may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Source:
     url: str
     takes: Callable[[Record | Beat], bool]
     move: Callable[..., None]
+    place: str = ""
+    """See Claim."""
 
 
 class Outcome(NamedTuple):
@@ -50,6 +56,8 @@ class Exchange:
         self._options = options
         self._own = own
         self._answers = answers
+        self._room = Room(nodes, options)
+        self._kept = 0
 
     def take(self, source: Source, page: Page, entries: Mapping[str, str]) -> Outcome:
         """Take a page, or say what it needs first; then the entries that came are kept. What does not hold is left out.
@@ -63,6 +71,7 @@ class Exchange:
                 raise SerializationError(f"The entry {digest} is another one.")
             FlowEntry.from_text(text)
         with self._db.write() as db:
+            self._forget(db, sum(map(len, texts.values())), now)
             self._nodes.keep_entries(db, texts, now)
             missing = self._nodes.missing(db, sorted(named))
             if missing:
@@ -74,6 +83,13 @@ class Exchange:
         if changed:
             self._db.version += 1
         return Outcome([], changed)
+
+    def _forget(self, db: sqlite3.Connection, size: int, now: float) -> None:
+        """Whoever sends entries of which no flow becomes is not let fill the disk until they are forgotten."""
+        self._kept += size
+        if self._kept > MAX_PENDING_BYTES:
+            self._nodes.forget_pending(db, now)
+            self._kept = size
 
     def _claim(self, source: Source, offer: Offer, now: float) -> Claim | None:
         """What an offer says, when it is news and its user signed it."""
@@ -101,7 +117,7 @@ class Exchange:
         except CoflowsError as error:
             logger.warning("Refused what %s passes on: %s", source.url, error)
             return None
-        return Claim(record, signed_record, beat, signed_beat, now - offer.age, source.url)
+        return Claim(record, signed_record, beat, signed_beat, now - offer.age, source.url, source.place)
 
     def _judge(self, known: Known | None, record: Record | None, beat: Beat, age: float, now: float) -> Verdict:
         return judge(known, None if record is None else record.sequence, beat.beat, age, now, self._nodes.times)
@@ -112,19 +128,20 @@ class Exchange:
                 f"The node {record.url} offers {len(record.flows)} flows; at most "
                 f"{self._options.max_flows_per_node} are taken."
             )
-        if known is not None:
-            return
-        if self._nodes.count() >= self._options.max_nodes:
-            raise AccessDeniedError(f"There are {self._options.max_nodes} nodes already; {record.url} is not taken.")
-        if self._nodes.count(record.user_id) >= self._options.max_nodes_per_user:
+        if known is None and self._nodes.count(record.user_id) >= self._options.max_nodes_per_user:
             raise AccessDeniedError(f"User {record.user_id} has {self._options.max_nodes_per_user} nodes already.")
 
     def check_clock(self, offer: Offer) -> None:
-        """Raise AccessDeniedError when what is said now would be taken for older than anything that counts."""
-        beat = Beat.read(offer.beat.signed)
-        if self._judge(None, None, beat, 0.0, time.time()) is Verdict.STALE:
+        """Raise AccessDeniedError when what is said now would be taken for older than anything that counts, or is dated
+        ahead."""
+        beat, now = Beat.read(offer.beat.signed), time.time()
+        verdict = self._judge(None, None, beat, 0.0, now)
+        if verdict in (Verdict.STALE, Verdict.AHEAD):
+            off = now - beat.beat / 1000
             raise AccessDeniedError(
-                f"By its clock, {beat.url} was there {time.time() - beat.beat / 1000:.0f} s ago.",
+                f"By its clock, {beat.url} was there {off:.0f} s ago."
+                if verdict is Verdict.STALE
+                else f"The clock of {beat.url} is {-off:.0f} s ahead.",
                 hint="Is the clock of its machine right?",
             )
 
@@ -142,6 +159,11 @@ class Exchange:
         known = self._nodes.known(claim.beat.user_id, claim.beat.url, db)
         verdict = self._judge(known, claim.record, claim.beat, now - claim.seen, now)
         if verdict is Verdict.RECORD:
+            try:
+                self._room.make(db, claim, known is None)
+            except AccessDeniedError as error:
+                logger.warning("Refused what %s passes on: %s", claim.via, error)
+                return False
             self._nodes.take_record(db, claim)
             changed = True
         else:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 ONLINE, OFFLINE, GONE = "online", "offline", "gone"
 CLOCK_TOLERANCE = 600.0
+"""Seconds by which the clocks of two machines may differ."""
 
 
 class Known(NamedTuple):
@@ -34,6 +35,7 @@ class Verdict(Enum):
     NOTHING = "it is known, or older than what is known"
     UNKNOWN = "a beat of a record that is not known"
     STALE = "it is so old that the node would be gone"
+    AHEAD = "it is dated ahead, and would never be stale"
 
 
 def judge(known: Known | None, sequence: int | None, beat: int, age: float, now: float, times: Times) -> Verdict:
@@ -43,11 +45,18 @@ def judge(known: Known | None, sequence: int | None, beat: int, age: float, now:
         return Verdict.NOTHING
     if age > times.ttl or beat / 1000 < now - times.ttl - CLOCK_TOLERANCE:
         return Verdict.STALE
+    if is_ahead(beat, now):
+        return Verdict.AHEAD
     if sequence is not None and (known is None or sequence > known.sequence):
         return Verdict.RECORD
     if known is None or known.withdrawn:
         return Verdict.UNKNOWN
     return Verdict.BEAT
+
+
+def is_ahead(beat: int, now: float) -> bool:
+    """Whether a beat is of a clock that goes too fast."""
+    return beat / 1000 > now + CLOCK_TOLERANCE
 
 
 def state_of(seen: float, now: float, times: Times) -> str:

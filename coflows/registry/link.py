@@ -275,13 +275,17 @@ class Link:
         welcome = self._connect(False)
         page = Page(log=welcome.log, after=welcome.cursor, upto=welcome.cursor, offers=[self._home.farewell()])
         self._ask("POST", "/update", Update(page=page))
-        self._ask("DELETE", "/connect")
+        try:
+            self._ask("DELETE", "/connect")
+        except RegistryRefusedError as error:
+            if error.reason != NOT_CONNECTED:  # Else it was told before, by a request that was not answered.
+                raise
         self._home.left()
 
     def _ask(self, method: str, path: str, body: BaseModel | None = None) -> Any:
         content = b"" if body is None else body.model_dump_json().encode()
-        headers = {} if method == "GET" else self._home.headers(self.url, method, path, content)
-        return self._dialer.request(method, self.url, path, content or None, headers)
+        sign = None if method == "GET" else lambda: self._home.headers(self.url, method, path, content)
+        return self._dialer.request(method, self.url, path, content or None, sign)
 
 
 def _within(entries: dict[str, str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from coflows.registry.order import Key
 from coflows.registry.page import SignedText
 from coflows.registry.proof import Proof
 from coflows.registry.query import And, Not, Tree, asks_status
+from coflows.registry.steps import Steps, read_steps
 
 _COLUMNS = {"node": "node_url"}
 MAX_COUNTED = 1000
@@ -29,6 +30,8 @@ _STEPS = 10_000
 
 _SPARSE = 20
 """A query that finds less than one in so many finds few."""
+_DENSE = 3
+"""Where all that it finds is put in order, it is sorted rather than its index gone through unless it finds as many."""
 _FEW = 200
 """Up to so many, it is quicker to find those of a page than all."""
 _ITEM = (
@@ -55,6 +58,7 @@ class Listing:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._counts: Kept[Tree, int] = Kept(1000)
+        self._of_columns: Kept[tuple[Tree, str], tuple[Steps | None]] = Kept(100)
         self._kept: Kept[tuple[Tree, tuple[Key, ...]], array[int]] = Kept(32)
 
     def page(self, query: Tree, order: tuple[Key, ...], pp: int, p: int) -> Found:
@@ -63,16 +67,56 @@ class Listing:
         with self._db.snapshot() as db, _in_time(db):
             total = self._count(db, And(()), version)
             filtered = self._count(db, query, version)
+            order = self._telling(db, order, version)
             first = p * pp
             if first >= filtered:
                 return Found(total, filtered, [])
             if first + pp <= _FEW and filtered > _FEW:
                 chosen: Sequence[int] = _flows(db, query, order, filtered * _SPARSE < total, pp, first)
-            elif query == And(()) and (few := _flows_of_all(db, order, pp, first)) is not None:
+            elif filtered * _SPARSE >= total and (few := self._few(db, query, order, pp, first, version)) is not None:
                 chosen = few
             else:
-                chosen = self._ordered(db, query, order, filtered * _SPARSE < total, version)[first : first + pp]
+                chosen = self._ordered(db, query, order, filtered * _DENSE < total, version)[first : first + pp]
             return Found(total, filtered, _items(db, chosen))
+
+    def _telling(self, db: sqlite3.Connection, order: tuple[Key, ...], version: int) -> tuple[Key, ...]:
+        """The order without the keys that all flows have the same of: what is sorted by the others has an index."""
+        telling = []
+        for key in order:
+            steps = self._steps(db, And(()), key, version)
+            if steps is None or len(steps.values) > 1:
+                telling.append(key)
+        return tuple(telling) or (Key("name"),)
+
+    def _steps(self, db: sqlite3.Connection, query: Tree, key: Key, version: int) -> Steps | None:
+        column = _COLUMNS.get(key.field, key.field)
+        known = None if asks_status(query) else self._of_columns.get((query, column), version)
+        if known is None:
+            known = (read_steps(db, column, condition_of(query)),)
+            if not asks_status(query):
+                self._of_columns.put((query, column), known, version, self._db.version)
+        return known[0]
+
+    def _few(
+        self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], limit: int, offset: int, version: int
+    ) -> list[int] | None:
+        """A page deep in a list: found by its first key alone, so that those before it need not be sorted. None where
+        too many have the same as its first flow has."""
+        column, down = _COLUMNS.get(order[0].field, order[0].field), order[0].down
+        steps = self._steps(db, query, order[0], version)
+        if steps is not None:
+            found = steps.at(offset, down)
+        else:
+            found = _step(db, column, down, offset) if query == And(()) else None
+        if found is None or found[2] > _MANY:
+            return None
+        value, passed, _same = found
+        where, values = condition_of(query)
+        sql = (
+            f"SELECT flow FROM flows INDEXED BY {_index(order)} WHERE {column} {'<=' if down else '>='} ? "
+            f"AND ({where}) ORDER BY {_order(order)} LIMIT ? OFFSET ?"
+        )
+        return [flow for (flow,) in db.execute(sql, (value, *values, limit, offset - passed))]
 
     def _ordered(
         self, db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, version: int
@@ -80,7 +124,13 @@ class Listing:
         """All flows that the query finds, in order; kept until something changes, for the pages that come after."""
         known = None if asks_status(query) else self._kept.get((query, order), version)
         if known is None:
-            known = array("q", _flows(db, query, order, sparse))
+            if query == And(()) or (sparse and self._kept.get((And(()), order), version) is None):
+                known = array("q", _flows(db, query, order, sparse))
+            else:
+                # To find them and to look where they are among all is quicker than to sort so many.
+                whole = self._ordered(db, And(()), order, False, version)
+                there = set(_found(db, query))
+                known = array("q", [flow for flow in whole if flow in there])
             if not asks_status(query):
                 self._kept.put((query, order), known, version, self._db.version)
         return known
@@ -157,26 +207,29 @@ def _flows(
     db: sqlite3.Connection, query: Tree, order: tuple[Key, ...], sparse: bool, limit: int = -1, offset: int = 0
 ) -> list[int]:
     """The flows that a query finds. Those that few match are sorted; else the order's index is gone through."""
-    index = f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
     text, values = condition_of(query)
-    table = "flows" if sparse else f"flows INDEXED BY {index}"
+    table = "flows" if sparse else f"flows INDEXED BY {_index(order)}"
     sql = f"SELECT flow FROM {table} WHERE {text} ORDER BY {_order(order)} LIMIT ? OFFSET ?"
     return [flow for (flow,) in db.execute(sql, [*values, limit, offset])]
 
 
-def _flows_of_all(db: sqlite3.Connection, order: tuple[Key, ...], limit: int, offset: int) -> list[int] | None:
-    """A page deep in the list of all flows: found by its first key alone, so that those before it need not be sorted.
-    None where too many have the same as its first flow has."""
-    column, down = _COLUMNS.get(order[0].field, order[0].field), order[0].down
-    way, before, on = ("DESC", ">", "<=") if down else ("ASC", "<", ">=")
+def _found(db: sqlite3.Connection, query: Tree) -> Iterator[int]:
+    """The flows that a query finds, in no order."""
+    text, values = condition_of(query)
+    return (flow for (flow,) in db.execute(f"SELECT flow FROM flows WHERE {text}", values))
+
+
+def _step(db: sqlite3.Connection, column: str, down: bool, offset: int) -> tuple[str, int, int]:
+    """As ``Steps.at``, of a column with many values."""
+    way, before = ("DESC", ">") if down else ("ASC", "<")
     sql = f"SELECT {column} FROM flows ORDER BY {column} {way} LIMIT 1 OFFSET ?"
-    (first,) = db.execute(sql, (offset,)).fetchone()
-    passed = int(db.execute(f"SELECT count(*) FROM flows WHERE {column} {before} ?", (first,)).fetchone()[0])
-    same = int(db.execute(f"SELECT count(*) FROM flows WHERE {column} = ?", (first,)).fetchone()[0])
-    if same > _MANY:
-        return None
-    sql = f"SELECT flow FROM flows WHERE {column} {on} ? ORDER BY {_order(order)} LIMIT ? OFFSET ?"
-    return [flow for (flow,) in db.execute(sql, (first, limit, offset - passed))]
+    (value,) = db.execute(sql, (offset,)).fetchone()
+    passed = int(db.execute(f"SELECT count(*) FROM flows WHERE {column} {before} ?", (value,)).fetchone()[0])
+    return value, passed, int(db.execute(f"SELECT count(*) FROM flows WHERE {column} = ?", (value,)).fetchone()[0])
+
+
+def _index(order: tuple[Key, ...]) -> str:
+    return f"flows_by_{_COLUMNS.get(order[0].field, order[0].field)}"
 
 
 def _order(order: tuple[Key, ...]) -> str:

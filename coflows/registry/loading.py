@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any, NamedTuple, cast
 from coflows.client import Client
 from coflows.config import Settings
 from coflows.connecting import open_client, which_user
+from coflows.endpoints import endpoint_names, find_endpoints
 from coflows.errors import ConfigurationError, UserExistsError
 from coflows.identity.home import Home
 from coflows.identity.keys import Identity
 from coflows.registry.options import Options, make_options
 from coflows.registry.sources import FlowSource, ListedFlows, ServedFlows
+
+logger = logging.getLogger(__name__)
 
 Loader = str | Path | Mapping[str, Any] | Client | Callable[[], Any] | None
 STORE = "store"
@@ -45,9 +49,26 @@ def set_up(loader: Loader, said: dict[str, Any], settings: Settings) -> Setup:
         cl = open_client(which_user(options.user))
         broker = options.broker or shown_broker(settings.broker_url)
         return Setup(options.model_copy(update={"broker": broker}), cl.identity, ServedFlows(cl), cl)
-    return Setup(
-        options, service_identity(options.user, settings), ListedFlows(options.flows, settings.flow_modules), None
-    )
+    identity = service_identity(options.user, settings)
+    source = ListedFlows(options.flows, settings.flow_modules)
+    _tell_unserved(identity, source, settings)
+    return Setup(options, identity, source, None)
+
+
+def _tell_unserved(identity: Identity, source: ListedFlows, settings: Settings) -> None:
+    """Warn of endpoints that are listed and not served: whoever finds one could not fetch it."""
+    offered = [entry.flow_endpoint for entry in source.entries() if entry.flow_endpoint is not None]
+    user = next((name for name, user_id in Home(settings.home).list_users() if user_id == identity.user_id), None)
+    if not offered or user is None:
+        return
+    with open_client(user) as cl:
+        served = {name: one for name, one in find_endpoints(cl.store, endpoint_names(cl.store)).items() if one.served}
+    lacking = [name for name in offered if name not in served]
+    if lacking:
+        there = ", ".join(name for name, one in served.items() if not one.internal) or "nothing"
+        logger.warning(
+            "User %s does not serve %s, which this node lists; he serves %s.", user, ", ".join(lacking), there
+        )
 
 
 def _read(loader: Loader) -> tuple[dict[str, Any], str]:

@@ -18,6 +18,7 @@ from coflows.registry.signed import Signed
 
 _CHUNK = 500
 PENDING_SECONDS = 3600.0
+_UNUSED = "NOT EXISTS (SELECT 1 FROM flows WHERE flows.digest=entries.digest)"
 _INSERT_FLOW = (
     "INSERT OR IGNORE INTO flows (node, digest, id, name, organization, author, url, node_url, user_id, flow_endpoint, "
     "description, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -26,7 +27,11 @@ _INSERT_FLOW = (
 
 _VIA = f"CASE WHEN nodes.state='{ONLINE}' AND nodes.url<>{{0}} THEN nodes.via ELSE {{0}} END"
 """Who passes a node on stays who does while it is there: whoever is quicker could else let go of it by leaving."""
-_UPDATED = {"via": f"via={_VIA.format('excluded.via')}"}
+_PLACE = f"CASE WHEN nodes.state='{ONLINE}' AND nodes.url<>{{0}} THEN nodes.place ELSE {{1}} END"
+_UPDATED = {
+    "via": f"via={_VIA.format('excluded.via')}",
+    "place": f"place={_PLACE.format('excluded.via', 'excluded.place')}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Claim:
     seen: float
     via: str
     """The URL of the peer that passed it on; "" for the service's own node."""
+    place: str = ""
+    """The network that the peer is in, or its URL when this service dialled it."""
 
 
 class NodeListed(NamedTuple):
@@ -82,10 +89,31 @@ class Nodes:
         ).fetchone()  # fmt: skip
         return None if row is None else str(row[0])
 
-    def count(self, user_id: str | None = None) -> int:
+    def count(self, user_id: str | None = None, db: sqlite3.Connection | None = None) -> int:
         """How many nodes are kept, of a user or of all."""
         where, values = ("", ()) if user_id is None else (" WHERE user_id=?", (user_id,))
-        return int(self._db.read().execute(f"SELECT count(*) FROM nodes{where}", values).fetchone()[0])
+        return int((db or self._db.read()).execute(f"SELECT count(*) FROM nodes{where}", values).fetchone()[0])
+
+    def held(self, db: sqlite3.Connection, what: str) -> dict[str, int]:
+        """How many nodes, or bytes, each place has here; the service's own node aside."""
+        return dict(db.execute(f"SELECT place, {what} FROM nodes WHERE own=0 GROUP BY place").fetchall())
+
+    def grows(self, db: sqlite3.Connection, claim: Claim) -> int:
+        """By how many bytes what is kept grows with a record."""
+        row = db.execute(
+            "SELECT bytes FROM nodes WHERE user_id=? AND url=?", (claim.beat.user_id, claim.beat.url)
+        ).fetchone()
+        return self._bytes(db, claim) - (row[0] if row else 0)
+
+    def _bytes(self, db: sqlite3.Connection, claim: Claim) -> int:
+        """Those of a record and its entries. What several nodes say is counted for each."""
+        assert claim.record is not None and claim.signed_record is not None
+        sizes = 0
+        for start in range(0, len(claim.record.flows), _CHUNK):
+            part = claim.record.flows[start : start + _CHUNK]
+            sql = f"SELECT sum(length(text)) FROM entries WHERE digest IN ({','.join('?' * len(part))})"
+            sizes += db.execute(sql, part).fetchone()[0] or 0
+        return sizes + len(claim.signed_record.text)
 
     def listed(self) -> list[NodeListed]:
         """All nodes that are not gone, by URL."""
@@ -159,6 +187,8 @@ class Nodes:
             "beat_signature": claim.signed_beat.signature,
             "seen": seen,
             "via": claim.via,
+            "place": claim.place,
+            "bytes": self._bytes(db, claim),
             "withdrawn": record.withdrawn,
             "flows": len(record.flows),
             "broker": record.broker,
@@ -187,9 +217,9 @@ class Nodes:
         log, seen = next_log(db), max(before, claim.seen)
         db.execute(
             f"UPDATE nodes SET beat=?, beat_text=?, beat_signature=?, beat_log=?, seen=?, state=?, record_log=?, "
-            f"via={_VIA.format('?8')} WHERE node=?9",
+            f"via={_VIA.format('?8')}, place={_PLACE.format('?8', '?9')} WHERE node=?10",
             (beat.beat, signed.text, signed.signature, log, seen, self._state(seen),
-             log if state == GONE else record_log, claim.via, node),
+             log if state == GONE else record_log, claim.via, claim.place, node),
         )  # fmt: skip
         if state == GONE:
             self._list(db, node, Record.model_validate_json(text), keep=False)
@@ -258,12 +288,27 @@ class Nodes:
         db.execute("DELETE FROM nodes WHERE state=? AND seen<?", (GONE, now - 2 * self.times.ttl))
         return bool(changed)
 
+    def evict(self, db: sqlite3.Connection, place: str, user_id: str, url: str) -> bool:
+        """Forget the newest node of a place with all that it said, those that are silent first; not the one named."""
+        row = db.execute(
+            "SELECT node FROM nodes WHERE own=0 AND place=? AND NOT (user_id=? AND url=?) ORDER BY state=?, node DESC",
+            (place, user_id, url, ONLINE),
+        ).fetchone()
+        if row is None:
+            return False
+        digests = db.execute("SELECT digest FROM flows WHERE node=?", row).fetchall()
+        db.execute("DELETE FROM flows WHERE node=?", row)
+        db.execute("DELETE FROM nodes WHERE node=?", row)
+        db.executemany(f"DELETE FROM entries WHERE digest=? AND {_UNUSED}", digests)
+        return True
+
     def forget_entries(self, db: sqlite3.Connection, now: float) -> None:
         """Delete texts that no flow has, once no node can come back that had them."""
-        db.execute(
-            "DELETE FROM entries WHERE since<? AND NOT EXISTS (SELECT 1 FROM flows WHERE flows.digest=entries.digest)",
-            (now - 2 * self.times.ttl,),
-        )
+        db.execute(f"DELETE FROM entries WHERE since<? AND {_UNUSED}", (now - 2 * self.times.ttl,))
+
+    def forget_pending(self, db: sqlite3.Connection, now: float) -> None:
+        """Delete texts that no flow has had yet."""
+        self.forget_entries(db, now + PENDING_SECONDS + 1)
 
     def pause(self, db: sqlite3.Connection, seconds: float) -> None:
         """Do not count a time in which this service itself was away."""

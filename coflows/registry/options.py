@@ -69,9 +69,16 @@ class Options(BaseModel):
     offline_after: Annotated[float, Field(gt=0)] = 30
     ttl: Annotated[float, Field(gt=0)] = 86400
     max_nodes: Annotated[int, Field(ge=1)] = 10_000
+    max_bytes: Annotated[int, Field(ge=1)] = 2**30
+    """Of all records and entries; the cache is about three times as large."""
     max_nodes_per_user: Annotated[int, Field(ge=1)] = 100
     max_flows_per_node: Annotated[int, Field(ge=0, le=10_000)] = 10_000
     max_connections: Annotated[int, Field(ge=1)] = 1000
+    max_connections_per_client: Annotated[int, Field(ge=1)] = 100
+    max_requests_per_client: Annotated[float, Field(gt=0)] = 100
+    """A second; see rates.py."""
+    max_requests_at_once: Annotated[int, Field(ge=1)] = 20
+    """Of a client. Half as many as are answered at the same time."""
 
     @field_validator("url")
     @classmethod

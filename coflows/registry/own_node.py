@@ -9,8 +9,9 @@ import time
 from coflows.errors import AccessDeniedError, ConfigurationError
 from coflows.identity.keys import Identity
 from coflows.registry.change_log import ChangeLog
-from coflows.registry.database import Database, next_number
+from coflows.registry.database import Database, next_beat, next_number
 from coflows.registry.entry import digest_of
+from coflows.registry.judging import is_ahead
 from coflows.registry.nodes import Claim, Nodes
 from coflows.registry.options import Options
 from coflows.registry.page import Offer, SignedText
@@ -76,6 +77,8 @@ class OwnNode:
         me = (self._identity.user_id, self._options.url)
         beat = Beat.read(later.beat.signed).check(later.beat.signed)
         record = None if later.record is None else Record.read(later.record.signed).check(later.record.signed)
+        if is_ahead(beat.beat, time.time()):
+            raise AccessDeniedError("This node said that when its clock was wrong: nobody takes it.")
         if (beat.user_id, beat.url) != me or record is None or (record.user_id, record.url) != me:
             raise AccessDeniedError("What is said to be this node's is that of another one.")
         own = self._nodes.known(*me)
@@ -103,6 +106,6 @@ class OwnNode:
         )
 
     def _claim(self, db: sqlite3.Connection, record: Record | None) -> Claim:
-        beat = Beat(user_id=self._identity.user_id, url=self._options.url, beat=next_number(db, "beat"))
+        beat = Beat(user_id=self._identity.user_id, url=self._options.url, beat=next_beat(db))
         signed = None if record is None else record.sign(self._identity)
         return Claim(record, signed, beat, beat.sign(self._identity), time.time(), "")

@@ -1,15 +1,46 @@
-"""How long is waited for who does not say what he wants, or does so slowly: he holds a place that others want."""
+"""How long is waited for who does not say what he wants, or does so slowly, and how many places one client may hold:
+others want them."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+from collections import Counter
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from coflows.registry.rates import client_of
 
 HEAD_SECONDS = 10.0
 """For all that comes before a request's body."""
 
 BODY_SECONDS = 60.0
+
+
+def patience_with(clients: Counter[str], most: int, behind_proxy: bool) -> type[Patience]:
+    """The protocol of one server: who has ``most`` connections gets no more. ``clients`` has how many each has; a proxy
+    may have all."""
+
+    class Counting(Patience):
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            peer = transport.get_extra_info("peername")
+            self._client = client_of(peer[0], None, False) if peer else None
+            super().connection_made(transport)
+            if self._client is None or (behind_proxy and not ipaddress.ip_network(self._client).is_global):
+                self._client = None
+                return
+            clients[self._client] += 1
+            if clients[self._client] > most:
+                transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._client is not None:
+                clients[self._client] -= 1
+                if not clients[self._client]:
+                    del clients[self._client]
+
+    return Counting
 
 
 class Patience(AutoHTTPProtocol):  # type: ignore[misc, valid-type]

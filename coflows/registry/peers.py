@@ -9,6 +9,7 @@ from coflows.errors import AccessDeniedError
 from coflows.registry.database import Database
 from coflows.registry.page import Cursor
 from coflows.registry.requests import Asker
+from coflows.registry.sharing import gives_way
 
 
 class Peer(NamedTuple):
@@ -57,7 +58,7 @@ class Peers:
 
     def use_number(self, db: sqlite3.Connection, asker: Asker, now: float, most: int) -> None:
         """Take the number of a request; raises AccessDeniedError when it, or a later one, was used, or when it is one
-        more peer than ``most``."""
+        more peer than ``most`` and none of another network gives way."""
         row = db.execute("SELECT number FROM peers WHERE user_id=? AND url=?", (asker.user_id, asker.url)).fetchone()
         if row is not None and asker.number <= row[0]:
             raise AccessDeniedError(
@@ -65,11 +66,23 @@ class Peers:
                 hint=f"Numbers grow; the last one was {row[0]}. Is the clock right?",
             )
         if row is None and db.execute("SELECT count(*) FROM peers").fetchone()[0] >= most:
+            self._make_room(db, asker.place, most)
+        db.execute(
+            "INSERT INTO peers VALUES (?, ?, ?, 0, '', 0, 0, '', '', ?, ?) ON CONFLICT (user_id, url) DO UPDATE "
+            "SET number=excluded.number, seen=excluded.seen, place=excluded.place",
+            (asker.user_id, asker.url, asker.number, now, asker.place),
+        )
+
+    def _make_room(self, db: sqlite3.Connection, newcomer: str, most: int) -> None:
+        """Forget a peer of the network that has most, one that is not connected first, or who was there last."""
+        held = dict(db.execute("SELECT place, count(*) FROM peers WHERE url<>'' GROUP BY place").fetchall())
+        place = gives_way(held, newcomer, 1)
+        if place is None:
             raise AccessDeniedError(f"There are {most} peers already.", hint="Connect to another registry.")
         db.execute(
-            "INSERT INTO peers VALUES (?, ?, ?, 0, '', 0, 0, '', '', ?) "
-            "ON CONFLICT (user_id, url) DO UPDATE SET number=excluded.number, seen=excluded.seen",
-            (asker.user_id, asker.url, asker.number, now),
+            "DELETE FROM peers WHERE (user_id, url) IN (SELECT user_id, url FROM peers WHERE place=? AND url<>'' "
+            "ORDER BY connected, number DESC LIMIT 1)",
+            (place,),
         )
 
     def connect(self, db: sqlite3.Connection, asker: Asker, organization: str, role: str, fresh: bool) -> Peer:

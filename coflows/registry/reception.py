@@ -80,7 +80,7 @@ class Reception:
         def move(db: sqlite3.Connection, log: str, cursor: Cursor) -> None:
             self._peers.move(db, asker.user_id, asker.url, log, cursor)
 
-        outcome = self._exchange.take(Source(asker.url, takes, move), page, update.entries)
+        outcome = self._exchange.take(Source(asker.url, takes, move, asker.place), page, update.entries)
         cursor = page.after if outcome.missing else page.upto
         return Updated(log=page.log, cursor=cursor, missing=outcome.missing), outcome.changed
 

@@ -24,6 +24,8 @@ class Asker(NamedTuple):
     user_id: str
     url: str
     number: int
+    place: str = ""
+    """The network that he asks from; "" for this machine."""
 
 
 def sign_request(

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from coflows.errors import ConfigurationError, RegistryError
 from coflows.registry.listening import where_to_listen
 from coflows.registry.loading import Loader, Setup, set_up
 from coflows.registry.options import DEFAULT_URL, Options
-from coflows.registry.patience import Patience
+from coflows.registry.patience import patience_with
 from coflows.registry.service import Service
 from coflows.registry.urls import check_url
 from coflows.registry.web import make_app
@@ -170,7 +171,7 @@ class _Hosted:
             raise
         config = uvicorn.Config(
             make_app(self.service),
-            http=Patience,
+            http=patience_with(Counter(), self.options.max_connections_per_client, self.options.listen is not None),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -215,7 +215,7 @@ class Service:
         def move(db: sqlite3.Connection, log: str, cursor: Cursor) -> None:
             self._peers.keep_link(db, link._replace(log=log, cursor=cursor))
 
-        outcome = self._exchange.take(Source(link.url, everything, move), page, entries)
+        outcome = self._exchange.take(Source(link.url, everything, move, link.url), page, entries)
         self._told(outcome.changed)
         return outcome.missing
 

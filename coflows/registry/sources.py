@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,16 +12,18 @@ from pydantic import ValidationError
 
 from coflows.client import Client
 from coflows.endpoints import endpoint_names, find_endpoints
-from coflows.errors import CoflowsError, ConfigurationError, FlowError, SerializationError
+from coflows.errors import CoflowsError, ConfigurationError, FlowError, SerializationError, StoreError
 from coflows.flows.loading import resolve_flow_class
-from coflows.model.layout import FLOWS
+from coflows.model.layout import SERVED
 from coflows.registry.entry import MAX_TAGS, FlowEntry, first_problem
 from coflows.registry.options import FlowSpec
+from coflows.store.base import ABSENT
 
 logger = logging.getLogger(__name__)
 
-OWN = "coflows."
-"""Classes of the runtime's own, as those of colonies and executors: served, but nothing to be fetched by name."""
+
+LOOK_SECONDS = 0.5
+"""How late it is seen that a user serves something else."""
 
 
 class FlowSource(Protocol):
@@ -64,8 +67,9 @@ class ServedFlows:
     def entries(self) -> list[FlowEntry]:
         """What is served now. A class that cannot be loaded here is listed by its endpoint alone."""
         found = find_endpoints(self._cl.store, list(endpoint_names(self._cl.store)))
-        offered = {name: one.flow_class_name for name, one in found.items() if one.served}
-        return [self._entry(name, flow) for name, flow in offered.items() if not flow.startswith(OWN)]
+        return [
+            self._entry(name, one.flow_class_name) for name, one in found.items() if one.served and not one.internal
+        ]
 
     def _entry(self, name: str, flow_class_name: str) -> FlowEntry:
         try:
@@ -76,13 +80,35 @@ class ServedFlows:
             return FlowEntry(key=name, name=name, flow_endpoint=name)
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Called when an endpoint is served or unserved; instances aside."""
+        """Called when an endpoint is served or unserved. A watch of the store would have every commit of the user's
+        workers logged, and read here, for a change in thousands."""
+        ended = threading.Event()
+        known = self._last_change()
 
-        def looked_at(keys: frozenset[str]) -> None:
-            if not keys or any(key.count(":") == 2 for key in keys):
-                changed()
+        def look() -> None:
+            last = known
+            while not ended.wait(LOOK_SECONDS):
+                try:
+                    now = self._last_change()
+                except StoreError as error:
+                    logger.debug("What is served is not known now: %s", error)
+                    continue
+                if now != last:
+                    last = now
+                    changed()
 
-        return self._cl.store.watch(FLOWS, looked_at).close
+        thread = threading.Thread(target=look, name="coflows-served", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            ended.set()
+            thread.join()
+
+        return end
+
+    def _last_change(self) -> int:
+        entry = self._cl.store.get(SERVED)
+        return ABSENT if entry is None else entry.version
 
 
 def _listed(number: int, spec: FlowSpec, base_paths: Sequence[Path]) -> FlowEntry:

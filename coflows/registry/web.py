@@ -28,6 +28,7 @@ from coflows.registry.order import parse_order
 from coflows.registry.page import MAX_BODY_BYTES, Cursor, Entries, Page, Update, Updated, Wanted
 from coflows.registry.proof import Proof
 from coflows.registry.query import MAX_QUERY, parse_query
+from coflows.registry.rates import RateLimit, client_of
 from coflows.registry.record import MAX_NUMBER
 from coflows.registry.requests import FROM, SIGNATURE, Asker, check_request
 from coflows.registry.service import Service
@@ -115,7 +116,8 @@ class Failure(BaseModel):
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": Failure}, 401: {"model": Failure}, 403: {"model": Failure}, 404: {"model": Failure},
-    409: {"model": Failure}, 413: {"model": Failure}, 422: {"model": Failure}, 503: {"model": Failure},
+    409: {"model": Failure}, 413: {"model": Failure}, 422: {"model": Failure}, 429: {"model": Failure},
+    503: {"model": Failure},
 }  # fmt: skip
 
 
@@ -124,7 +126,12 @@ async def _asker(request: Request) -> Asker | None:
     service: Service = request.app.state.service
     query = request.scope.get("query_string", b"").decode("latin-1")
     path = request.url.path + (f"?{query}" if query else "")
-    return check_request(request.headers, service.url, request.method, path, await request.body())
+    asker = check_request(request.headers, service.url, request.method, path, await request.body())
+    if asker is None:
+        return None
+    address = request.client.host if request.client else ""
+    client = client_of(address, request.headers.get("x-forwarded-for"), service.options.listen is not None)
+    return asker._replace(place=client or "")
 
 
 Asked = Annotated[Asker | None, Depends(_asker)]
@@ -147,6 +154,13 @@ def make_app(service: Service) -> FastAPI:
     _add_exchange(app, service)
     app.add_middleware(BodyLimit, most=MAX_BODY_BYTES)
     app.add_middleware(Site)
+    options = service.options
+    app.add_middleware(
+        RateLimit,
+        rate=options.max_requests_per_client,
+        at_once=options.max_requests_at_once,
+        behind_proxy=options.listen is not None,
+    )
     if service.options.local:
         app.add_middleware(LocalHosts)
     return app
@@ -306,6 +320,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def refused(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        answer = told(error.status_code, _CODES.get(error.status_code, "http"), str(error.detail))
+        hint = "GET /openapi.json says what is asked how." if error.status_code in (404, 405) else ""
+        answer = told(error.status_code, _CODES.get(error.status_code, "http"), str(error.detail), hint)
         answer.headers.update(error.headers or {})
         return answer

@@ -239,6 +239,8 @@ def test_workflows(
     assert "coflows colony add" in coflows("workflow", "ps", code=2).stderr
     coflows("colony", "add", "test")
     assert coflows("colony", "list").stdout.split() == ["test"]
+    assert "colony" not in coflows("flows").stdout
+    assert "colony.test" in coflows("flows", "--internal").stdout
     functions = tmp_path / "sums.py"
     functions.write_text(
         "def give():\n    return 1, 2\ndef add(a, b):\n    return a + b\ndef bad():\n    raise ValueError('boom')\n"

@@ -27,7 +27,9 @@ from coflows.errors import (
     ProofInvalidError,
     RegistryUnavailableError,
 )
+from coflows.model.flow_names import FlowName
 from coflows.registry import RunningService, start_service
+from coflows.registry.lookup import Lookup
 from coflows.serving import get_flow_instance, serve_flow
 from tests.registry_world import eventually, free_urls, get
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
@@ -154,8 +156,16 @@ def test_an_ambiguous_name(world: World) -> None:
         assert world.alice.user_id in str(raised.value) and world.bob.user_id in str(raised.value)
         for organization, owner in (("Acme", world.alice), ("Beta", world.bob)):
             assert get_flow_instance(world.alice, f"coflows://{organization}/{REVERSE}").user_id == owner.user_id
+        for trusted in (world.alice, world.bob):
+            lookup = Lookup([world.registry.url], trusted=[*(f"{'a' * 51}{end}" for end in "aq"), trusted.user_id])
+            assert lookup.find(FlowName(REVERSE)).user_id == trusted.user_id
         httpx.delete(f"{node.url}/connect").raise_for_status()
     assert get_flow_instance(world.bob, REVERSE, user_id="registry").user_id == world.alice.user_id
+    # Whom he trusts does not offer it: then it is anybody's.
+    found = Lookup([world.registry.url], trusted=[world.bob.user_id]).find(FlowName(REVERSE))
+    assert found.user_id == world.alice.user_id
+    with pytest.raises(ConfigurationError, match="COFLOWS_TRUSTED"):
+        Lookup([world.registry.url], trusted=["bob"]).find(FlowName(REVERSE))
 
 
 def test_another_broker(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coflows import Client, FlowMessage
+from coflows import Client, FlowMessage, futures
 from coflows.dispatch import partitions
 from coflows.errors import (
     CallCancelledError,
@@ -369,3 +369,15 @@ def test_a_coroutine_that_exits_fails_alone(two: list[Client]) -> None:
     with pytest.raises(RemoteFlowError, match="SystemExit"):
         flow.ask({"exit": True}, TIMEOUT)
     assert flow.ask({}, TIMEOUT) == {"done": True}
+
+
+def test_who_waits_long_is_told_what_starts_a_worker(
+    users: Users, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(futures, "SLOW_REPLY", 0.05)
+    (owner,) = users(1)
+    serve_flow(owner, "CounterFlowModule.CounterFlow", "flow", dispatch_point="slow")
+    flow = get_flow_instance(owner, "flow")
+    with pytest.raises(CallTimeoutError):
+        flow.get_reply_future({}).get_data(timeout=0.1)
+    assert "`coflows worker all --dispatch-point slow`" in caplog.text

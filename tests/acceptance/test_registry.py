@@ -141,7 +141,9 @@ def test_the_commands(serve: Serve, tmp_path: Path) -> None:
         eventually(lambda: total(registry.url) == 2, "its flows")
         shown = coflows("show", "--service", url)
         assert f"is a node of {registry.user_id} with 2 flows" in shown and f"{registry.url}: connected" in shown
-        assert "all registries" in coflows("disconnect", "--service", url)
+        assert f"left {registry.url}." in coflows("disconnect", "--service", url)
+        assert "not connected to any registry" in coflows("disconnect", "--service", url)
+        assert "not connected to http://x" in coflows("disconnect", "http://x", "--service", url)
         assert total(registry.url) == 0 and total(url) == 2
         process.terminate()
         assert process.wait(30) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import threading
@@ -22,9 +23,12 @@ from coflows.identity.keys import Identity
 from coflows.registry import Registry, link
 from coflows.registry.dialing import Dialer
 from coflows.registry.record import MAX_NUMBER
+from coflows.registry.resolving import Resolver
 from tests.registry_liar import Liar
 from tests.registry_stranger import Stranger
 from tests.registry_world import Serve, eventually
+from tests.services.processes import free_port
+from tests.services.proxy import Proxy
 
 NODE = {"registry": False, "feed": False}
 FLOWS = [{"name": "F", "endpoint": "f"}]
@@ -150,3 +154,51 @@ def test_a_connection_that_is_closed_just_when_it_is_used_again_is_made_anew() -
         with pytest.raises(RegistryUnavailableError, match="does not answer"):
             dialer.request("GET", liar.url, "/")
         assert len(liar.asked) == 5
+
+
+def test_a_request_that_is_made_again_is_signed_again(serve: Serve) -> None:
+    """Its answer was lost, not the request: what was signed once would be refused as a replay."""
+    port = free_port()
+    with contextlib.closing(Proxy(f"http://127.0.0.1:{port}")) as proxy:
+        service = serve(url=proxy.url, listen=f"127.0.0.1:{port}").service
+        with Registry(proxy.url, identity=service.identity) as owner:
+            proxy.cut_after(1, answers=True)
+            owner.reconnect()
+            assert proxy.cut_done.is_set() and bytes(proxy.said).count(b"POST /reconnect") == 2
+
+
+def test_who_left_without_hearing_it_has_left(serve: Serve) -> None:
+    """The answer to its leave was lost; told again, the registry knows nobody of that name."""
+    gone = b'{"error": {"code": "not_connected", "message": "", "hint": ""}}'
+    refusal = b"HTTP/1.1 409 Conflict\r\ncontent-length: %d\r\n\r\n%s" % (len(gone), gone)
+    told: Iterator[Any] = iter([b"", refusal])
+    user = Identity.generate()
+
+    def answer(method: str, path: str, said: bytes) -> Any:
+        if method == "DELETE":
+            return next(told)
+        if path == "/connect":
+            return {**welcome(user, liar.url), "registry": False}
+        page = json.loads(said)["page"]
+        return {"log": page["log"], "cursor": page["upto"], "missing": []}
+
+    with Liar(answer) as liar:
+        node = serve({"flows": FLOWS}, connect=[liar.url], **NODE)
+        node.wait_idle(30)
+        node.service.remove_links()
+        assert node.service.connections()["connections"] == []
+        assert liar.asked.count("DELETE /connect") == 2
+
+
+def test_a_name_that_nobody_looks_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr("coflows.registry.resolving.socket.getaddrinfo", lambda *_, **__: never.wait())
+    try:
+        with Dialer(0.05) as dialer, pytest.raises(RegistryUnavailableError, match="is not found within"):
+            dialer.request("GET", "http://slow.example", "/")
+        full = Resolver(most=1)
+        for _ in range(2):  # The second one gets no place: the first is looked up on.
+            with pytest.raises(TimeoutError):
+                full.addresses("slow.example", 80, 0.05)
+    finally:
+        never.set()

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -17,16 +17,20 @@ import pytest
 from coflows.errors import AddressRefusedError, FlowAmbiguousError, RegistryUnavailableError
 from coflows.identity.keys import Identity
 from coflows.model.flow_names import FlowName
-from coflows.registry import limits, listing, lookup, patience, service
+from coflows.registry import exchange, limits, listing, lookup, patience, service
 from coflows.registry.dialing import Dialer
 from coflows.registry.entry import FlowEntry, digest_of
 from coflows.registry.messages import Announcement
 from coflows.registry.nodes import PENDING_SECONDS
+from coflows.registry.order import parse_order
 from coflows.registry.page import Cursor, Offer, Page, SignedText, Update
+from coflows.registry.query import parse_query
 from coflows.registry.record import Beat
 from coflows.registry.requests import sign_request
 from tests.registry_stranger import Stranger
-from tests.registry_world import Serve, eventually, free_urls, total
+from tests.registry_world import Serve, answers, eventually, free_urls, total
+from tests.services.network import OWN, Network
+from tests.services.processes import free_port
 
 FLOW = FlowEntry(key="f", name="Flow of the stranger", flow_endpoint="f")
 
@@ -127,8 +131,11 @@ def test_old_records_and_beats_bring_nothing_back(registry: str, alice: Stranger
     assert total(registry) == 0
     ancient = Stranger(registry, "http://ancient.example")
     assert ancient.connect().status_code == 200
-    ancient.update(ancient.offer([FLOW], beat={"beat": 1}), entries={digest_of(FLOW.text()): FLOW.text()})
-    assert total(registry) == 0
+    for beat in (1, int((time.time() + 3600) * 1000)):
+        ancient.update(ancient.offer([FLOW], beat={"beat": beat}), entries={digest_of(FLOW.text()): FLOW.text()})
+        assert total(registry) == 0
+        refused = ancient.connect(ancient.offer(beat={"beat": beat}))
+        assert refused.status_code == 403 and "clock" in refused.json()["error"]["hint"]
 
 
 def test_limits(serve: Serve) -> None:
@@ -152,6 +159,54 @@ def test_limits(serve: Serve) -> None:
     assert streamed.status_code == 413
     wrong = node.update(node.offer([FLOW]), entries={digest_of(FLOW.text()): "{}"})
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "serialization")
+
+
+def test_keys_that_cost_nothing_fill_no_registry(serve: Serve) -> None:
+    """Whoever makes ever more users and nodes takes places from himself alone, once others come from elsewhere."""
+    port = free_port()
+    running = serve(url="http://registry.example", listen=f"127.0.0.1:{port}", max_nodes=4).service
+
+    def comes(name: str, address: str) -> int:
+        one = Stranger(running.url, f"http://{name}.example")
+        one.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"x-forwarded-for": address})
+        with one.http:
+            status = one.connect().status_code
+            return one.publish([FLOW]).status_code if status == 200 else status
+
+    def there() -> set[str]:
+        return {node["url"].partition("//")[2].partition(".")[0] for node in running.map()["nodes"]} - {"registry"}
+
+    assert [comes(f"mallory{number}", "192.0.2.1") for number in range(5)] == [200, 200, 200, 200, 403]
+    assert there() == {"mallory0", "mallory1", "mallory2"}  # The registry's own node is one of them.
+    assert comes("alice", "198.51.100.1") == comes("bob", "203.0.113.1") == 200
+    assert there() == {"mallory0", "alice", "bob"}
+    assert comes("mallory6", "192.0.2.1") == 403
+    assert running.listing.page(parse_query("stranger"), parse_order(""), 9, 0)[:2] == (3, 3)
+
+
+def test_what_is_kept_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = [FlowEntry(key=str(n), name=f"F{n}", description="x" * 8000) for n in range(5)]
+    running = serve(max_bytes=30_000).service
+    mallory, bob = (Stranger(running.url, f"http://{name}.example") for name in ("mallory", "bob"))
+    for one in (mallory, bob):
+        assert one.connect().status_code == 200
+    mallory.publish(large)
+    assert running.listing.total() == 0
+    mallory.publish(large[:3])
+    assert running.listing.total() == 3
+    bob.publish([FLOW, large[4]])  # Of the same network, which would hold more then.
+    assert running.listing.total() == 3
+    mallory.publish(large[:1])
+    bob.publish([FLOW, large[4]])
+    assert running.listing.total() == 3
+    # Entries of a record that never comes whole are not kept for an hour, when they are many.
+    monkeypatch.setattr(exchange, "MAX_PENDING_BYTES", 20_000)
+    pending = {digest_of(flow.text()): flow.text() for flow in large[1:4]}
+    other = FlowEntry(key="never", name="Never")
+    for digest, text in pending.items():
+        assert mallory.update(mallory.offer([*large, other]), entries={digest: text}).json()["missing"]
+    assert 0 < len(running.entries(list(pending))) < len(pending)
+    assert running.listing.total() == 3
 
 
 def test_the_owner_alone_commands(serve: Serve, registry: str) -> None:
@@ -227,7 +282,7 @@ def test_a_name_is_looked_up_once(elsewhere: str, monkeypatch: pytest.MonkeyPatc
 
     port = int(elsewhere.rpartition(":")[2])
     with Dialer(5, ("loopback",)) as near, monkeypatch.context() as patched:
-        patched.setattr("coflows.registry.dialing.socket.getaddrinfo", look)
+        patched.setattr("coflows.registry.resolving.socket.getaddrinfo", look)
         with pytest.raises(AddressRefusedError, match="redirected"):
             near.request("GET", f"http://rebinding.example:{port}", "/")
     assert Elsewhere.asked == ["/"] and "rebinding.example" in looks
@@ -306,6 +361,37 @@ def test_who_does_not_say_what_he_wants_is_not_waited_for(
     assert httpx.get(f"{registry}/health").status_code == 200
 
 
+def test_who_asks_too_often_is_refused(serve: Serve) -> None:
+    port = free_port()
+    serve(url="http://registry.example", listen=f"127.0.0.1:{port}", max_requests_per_client=0.5)
+
+    def ask(client: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{port}/health", headers={"x-forwarded-for": f"192.0.2.1, {client}"})
+
+    answers = [ask("203.0.113.1") for _ in range(10)]
+    assert [one.status_code for one in answers[:5]] == [200] * 5
+    refused = [one for one in answers if one.status_code == 429]
+    assert refused and refused[0].json()["error"]["code"] == "too_many_requests" and refused[0].headers["retry-after"]
+    assert ask("203.0.113.2").status_code == httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+
+
+def test_a_client_has_so_many_connections(serve: Serve) -> None:
+    with closing(Network(0)) as network:  # Who asks over loopback counts as the owner.
+        place = (network.address(OWN), free_port())
+        url = serve(url="http://{}:{}".format(*place), max_connections_per_client=2).url
+        with socket.create_connection(place), socket.create_connection(place):
+            eventually(lambda: not answers(url), "that a third one is closed")
+        eventually(lambda: answers(url), "that those before are gone")
+
+
+def test_a_service_has_so_many_connections(serve: Serve) -> None:
+    url = serve(max_connections=2).url
+    place = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with socket.create_connection(place), socket.create_connection(place):
+        eventually(lambda: httpx.get(f"{url}/health").status_code == 503, "that a third one is refused")
+    eventually(lambda: answers(url), "that those before are gone")
+
+
 def test_nothing_is_loaded_from_elsewhere(registry: str) -> None:
     for path in ("/docs", "/redoc"):
         assert httpx.get(f"{registry}{path}", headers={"accept": "text/html"}).status_code == 404
@@ -362,6 +448,8 @@ def test_a_crowd_of_flows_does_not_hide_another_users(
     for name in (FlowName("f"), FlowName("f", "Acme")):
         with pytest.raises(FlowAmbiguousError) if name.organization is None else nullcontext():
             lookup.Lookup([registry]).find(name)
+    chosen = lookup.Lookup([registry], trusted=[alice.identity.user_id]).find(FlowName("f"))
+    assert chosen.user_id == alice.identity.user_id
 
 
 def test_a_page_of_a_name_that_leads_here_reads_nothing(serve: Serve, registry: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from coflows import AtomicFlow, Client
+from coflows import AtomicFlow, Client, connect
+from coflows.doorbell import bells_in
 from coflows.errors import ConfigurationError
 from coflows.identity.home import Home
 from coflows.identity.keys import Identity
@@ -79,6 +80,16 @@ def test_what_a_user_serves_is_offered(serve: Serve, users: Callable[..., list[C
     }
     assert Registry(registry.url).flow(item["id"]) == item
     assert httpx.get(f"{registry.url}/flows/{'0' * 32}").status_code == 404
+
+
+def test_a_node_costs_the_workers_of_its_user_nothing(serve: Serve, users: Callable[..., list[Client]]) -> None:
+    """A watch of his store would have had each of their commits logged, and read by the node."""
+    (alice,) = users(1)
+    node = serve(alice, **NODE)
+    serve_flow(alice, Reverser, "reverse")
+    eventually(lambda: total(node.url) == 1, "what is served now")
+    store = Path(alice.store.url.removeprefix("sqlite:///"))
+    assert store.exists() and not bells_in(store.with_name(f"{store.name}-watch"))
 
 
 def test_registries_pass_on(serve: Serve) -> None:
@@ -149,6 +160,20 @@ def test_a_registry_that_lost_its_cache_learns_all_again(serve: Serve) -> None:
     first.stop()
     serve(url=url, cache_reset=True)
     eventually(lambda: total(url) == 3, "all again")
+
+
+def test_a_registry_that_is_back_asks_its_nodes_to_connect_again(serve: Serve, tmp_path: Path) -> None:
+    """Also one that gave it up, and offers something else meanwhile."""
+    (url,) = free_urls(1)
+    cache = tmp_path / "registry"
+    registry = serve(url=url, cache_data=cache)
+    node = serve({"flows": FLOWS}, connect=url, retry=0, **NODE)
+    node.wait_idle(30)
+    assert total(url) == 2
+    registry.stop()
+    eventually(lambda: node.service.connections()["connections"][0]["state"] == "stopped", "that it gives up")
+    serve(url=url, cache_data=cache)
+    eventually(lambda: node.service.connections()["connections"][0]["state"] == "connected", "that it is called")
 
 
 def test_a_node_that_lost_its_cache_is_believed(serve: Serve) -> None:
@@ -250,6 +275,18 @@ def test_loaders_that_are_wrong(serve: Serve, tmp_path: Path, text: str, said: s
         serve(str(path))
 
 
+def test_a_listed_endpoint_that_is_not_served_is_told(
+    serve: Serve, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Home(home).create_user("alice")
+    with connect("alice") as alice:
+        serve_flow(alice, Reverser, "reverse")
+    for endpoint in ("reverse", "revers"):
+        assert not caplog.messages
+        assert total(serve({"user": "alice", "flows": [{"endpoint": endpoint}]}, **NODE).url) == 1
+    assert caplog.messages == ["User alice does not serve revers, which this node lists; he serves reverse."]
+
+
 def test_arguments_that_are_wrong(serve: Serve) -> None:
     for said in ({"colour": "red"}, {"heartbeat": 0}, {"pp": 3}, {"retry": -2}, {"connect": ["x"] * 3}):
         with pytest.raises(ConfigurationError):
@@ -289,5 +326,6 @@ def test_what_is_asked_wrongly_is_told(serve: Serve) -> None:
         answer = httpx.get(f"{url}{path}")
         assert answer.status_code == status, path
         assert status == 200 or set(answer.json()["error"]) == {"code", "message", "hint"}
+    assert "/openapi.json" in httpx.get(f"{url}/nothing").json()["error"]["hint"]
     assert get(f"{url}/health") == {"status": "ok"}
     assert {"/flows", "/flows/{flow_id}", "/connect", "/map"} <= set(get(f"{url}/openapi.json")["paths"])

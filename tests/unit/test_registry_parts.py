@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import time
 from pathlib import Path
@@ -15,15 +16,17 @@ from coflows.identity.keys import Identity
 from coflows.registry import change_log
 from coflows.registry.backoff import CAP, delay
 from coflows.registry.change_log import ChangeLog
-from coflows.registry.database import Database
+from coflows.registry.database import Database, next_beat, next_number
 from coflows.registry.judging import GONE, OFFLINE, ONLINE, Known, Times, Verdict, judge, state_of
 from coflows.registry.nodes import Claim, Nodes
 from coflows.registry.page import Cursor
 from coflows.registry.record import Beat, Record
-from coflows.registry.requests import check_request, sign_request
+from coflows.registry.requests import Asker, check_request, sign_request
+from coflows.registry.sharing import gives_way
 from coflows.registry.urls import check_url, may_dial
 
 TIMES = Times(offline_after=30, ttl=1000)
+TABLES = ("nodes", "peers")
 NOW = 1_700_000_000.0
 numbers = st.integers(0, 5)
 
@@ -53,6 +56,52 @@ def test_what_is_too_old_is_stale() -> None:
     withdrawn = Known(5, 5, NOW, GONE, True)
     assert judge(withdrawn, None, int(NOW * 1000), 0, NOW, TIMES) is Verdict.UNKNOWN
     assert judge(withdrawn, 6, int(NOW * 1000), 0, NOW, TIMES) is Verdict.RECORD
+
+
+def test_what_is_dated_ahead_is_not_taken() -> None:
+    """It would never have been stale: whoever kept it could list the node again for as long as it is ahead."""
+    known = Known(5, 5, NOW, ONLINE)
+    for beat, verdict in ((NOW + 599, Verdict.RECORD), (NOW + 601, Verdict.AHEAD)):
+        assert judge(None, 1, int(beat * 1000), 0, NOW, TIMES) is verdict
+        assert judge(known, 6, int(beat * 1000), 0, NOW, TIMES) is verdict
+
+
+def test_a_clock_that_was_wrong_once_does_not_stay_wrong(tmp_path: Path) -> None:
+    db = Database(tmp_path / "cache")
+    with contextlib.closing(db), db.write() as writing:
+        far = next_number(writing, "beat", int(time.time() * 1000) + 10**9)
+        first = next_beat(writing)
+        assert first < far and next_beat(writing) > first
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9)), st.lists(st.sampled_from("abcd"), max_size=60))
+def test_who_comes_from_elsewhere_finds_room(held: dict[str, int], newcomers: list[str]) -> None:
+    """In a full registry; and nobody falls below what is a fair share."""
+    most = sum(held.values())
+    for place in newcomers:
+        way = gives_way(held, place, 1)
+        if way is None:
+            assert all(number <= held.get(place, 0) + 1 for number in held.values())
+            continue
+        held[way] -= 1
+        held[place] = held.get(place, 0) + 1
+        assert sum(held.values()) == most and held[way] >= held[place]
+
+
+def test_a_cache_of_before_is_made_a_new_one(tmp_path: Path) -> None:
+    db = Database(tmp_path / "cache")
+    with db.write() as writing:
+        number = next_number(writing, "sequence")
+        columns = [writing.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchall() for table in TABLES]
+        writing.execute("DROP INDEX nodes_by_place")
+        for table, column in (("nodes", "place"), ("nodes", "bytes"), ("peers", "place")):
+            writing.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        writing.execute("PRAGMA user_version=1")
+    db.close()
+    with contextlib.closing(Database(tmp_path / "cache")) as db, db.write() as writing:
+        assert next_number(writing, "sequence") > number
+        again = [writing.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchall() for table in TABLES]
+        assert list(map(set, again)) == list(map(set, columns))
 
 
 def test_states() -> None:
@@ -134,7 +183,7 @@ def test_a_signature_is_for_one_request() -> None:
     said = {"to": "http://r", "method": "POST", "path": "/update", "body": b"{}"}
     headers = sign_request(user, **said, number=7, url="http://n")
     asker = check_request(headers, **said)
-    assert asker == (user.user_id, "http://n", 7)
+    assert asker == Asker(user.user_id, "http://n", 7)
     assert check_request({}, **said) is None
     for name, value in {"to": "http://s", "method": "DELETE", "path": "/connect", "body": b"{ }"}.items():
         with pytest.raises(AccessDeniedError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,11 @@ from hypothesis import strategies as st
 
 from coflows.errors import QueryInvalidError
 from coflows.identity.keys import Identity
-from coflows.registry import listing
+from coflows.registry import listing, steps
 from coflows.registry.database import Database
 from coflows.registry.entry import FlowEntry, digest_of
 from coflows.registry.judging import Times
+from coflows.registry.kept import Kept
 from coflows.registry.listing import Item, Listing
 from coflows.registry.nodes import Claim, Nodes
 from coflows.registry.order import parse_order
@@ -218,6 +222,8 @@ def test_pages_are_the_whole_in_order(
 ) -> None:
     monkeypatch.setattr(listing, "_FEW", 10)
     monkeypatch.setattr(listing, "_MANY", many)
+    monkeypatch.setattr(steps, "MAX_STEPS", 5000 if many == 3 else 2)
+    monkeypatch.setattr(listed.listing, "_of_columns", Kept(7))
     order, query = parse_order(by), parse_query(q)
     whole = listed.listing.page(query, order, 1000, 0).items
     pages = [item for p in range(30) for item in listed.listing.page(query, order, 7, p).items]
@@ -228,3 +234,24 @@ def test_pages_are_the_whole_in_order(
     for key in reversed(order):
         wanted.sort(key=lambda item: (item[key.field] or "").casefold(), reverse=key.down)
     assert [item["id"] for item in whole] == [item["id"] for item in wanted]
+
+
+def test_what_all_have_the_same_of_sorts_nothing(tmp_path: Path) -> None:
+    with closing(Database(tmp_path / "cache")) as db:
+        put(Nodes(db, Times(30, 60)), db, "http://node", "Org", [FlowEntry(key=word, name=word) for word in WORDS])
+        names = sorted(set(WORDS), key=str.casefold)
+        for by, wanted in (("organization:d,user_id,name:d", names[::-1]), ("user_id:d", names), ("", names)):
+            found = Listing(db).page(And(()), parse_order(by), 1000, 0).items
+            assert [item["name"].casefold() for item in found] == [name.casefold() for name in wanted]
+            deep = [item for p in range(len(names)) for item in Listing(db).page(And(()), parse_order(by), 1, p).items]
+            assert [item["id"] for item in deep] == [item["id"] for item in found]
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=20), st.booleans())
+def test_steps_lead_to_each_place(values: list[str], down: bool) -> None:
+    counts = sorted(Counter(values).items())
+    there = steps.Steps([value for value, _ in counts], list(accumulate(number for _, number in counts)))
+    inorder = sorted(values, reverse=down)
+    for offset, value in enumerate(inorder):
+        assert there.at(offset, down) == (value, inorder.index(value), inorder.count(value))
+    assert there.at(len(values), down) is None
