@@ -74,7 +74,7 @@ class Admission:
             return
         self._account.pay(self._grants[request.grant], INSTANCE)
         if singleton:
-            self._hold(request, flow_id, ABSENT)
+            self._hold(request, flow_id)
 
     def hold(self, request: MountRequest, flow_id: str) -> None:
         """The singleton that is there is given to the request: paid for once. Raises GrantSpentError."""
@@ -83,13 +83,13 @@ class Admission:
         entry = self._cl.store.get(granted_key(flow_id, request.client))
         if entry is None or read(entry.value)["grant"] != request.grant:
             self._account.pay(self._grants[request.grant], INSTANCE)
-            self._hold(request, flow_id, ABSENT if entry is None else entry.version)
+            self._hold(request, flow_id)
 
-    def _hold(self, request: MountRequest, flow_id: str, version: int) -> None:
+    def _hold(self, request: MountRequest, flow_id: str) -> None:
+        """Twice at once is once: both pay, and the commit of one of them is refused over what was spent."""
         assert request.grant is not None
         key, until = granted_key(flow_id, request.client), self._grants[request.grant].expires
         self._writes[key] = encode({"grant": request.grant, "until": until})
-        self._conditions[key] = version
 
     def _members(self, rule: Access) -> Mapping[str, Sequence[str]]:
         if rule.group is not None and rule.group not in self._groups:

@@ -21,6 +21,7 @@ from coflows.errors import (
 )
 from coflows.granting import grant_flow, list_grants, narrow_grant, revoke_grant
 from coflows.serving import get_flow_instance, release_flow_instance
+from tests.security import flows
 from tests.security.world import TIMEOUT, World, becomes, mounted, refused_with, spent, works
 
 
@@ -179,14 +180,16 @@ def test_a_singleton_held_by_a_grant(world: World) -> None:
     assert world.carol.proxy(flow.address).ask({}, TIMEOUT)["count"] >= 3
 
 
-def test_a_subflows_grant_in_the_config(world: World) -> None:
+def test_a_subflows_grant_in_the_config(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bob's composite holds alice's flow by it; those who use bob's flow cannot put another one in its place."""
     inner = world.serve("Tally", access="grant")
     token = grant_flow(world.alice, world.bob.user_id, inner)
-    outer = world.serve("Deputy", world.bob)
     spec = {"user_id": world.alice.user_id, "flow_endpoint": inner, "grant": token}
-    own = get_flow_instance(world.bob, outer, config_overrides={"subflows_config": {"next": spec}})
-    assert own.ask({}, TIMEOUT)["count"] == 1
-    for one in (spec, {"grant": token}):
+    monkeypatch.setitem(flows.Deputy.default_config["subflows_config"], "next", spec)
+    outer = world.serve("Deputy", world.bob)
+    assert get_flow_instance(world.bob, outer).ask({}, TIMEOUT)["count"] == 1
+    assert world.fetch(world.mallory, outer, world.bob).ask({}, TIMEOUT)["count"] == 1
+    other = grant_flow(world.alice, world.bob.user_id, inner, calls=1)
+    for one in (spec, {"grant": other}, {"grant": None}):
         with pytest.raises(FlowConfigError, match="override"):
             world.fetch(world.mallory, outer, world.bob, config_overrides={"subflows_config": {"next": one}})

@@ -85,6 +85,18 @@ def test_only_its_last_link_can_vouch_for_it(chain: CallChain, sender: str) -> N
         assert sender == vouched
 
 
+def test_the_depth() -> None:
+    """With all links that there may be it is still read; nobody adds another one."""
+    here = Hop(USERS[1], "echo", flow_id_of("1", "", ""))
+    full = CallChain(USERS[0], (here,) * MAX_HOPS)
+    assert extended(CallChain(USERS[0], (here,) * (MAX_HOPS - 1)), USERS[1], here) == full
+    assert CallChain.from_list(decode(encode(full.to_list()), max_bytes=8192)) == full
+    with pytest.raises(CallDepthError, match=r"longer than 64.* \.\.\. "):
+        extended(full, USERS[1], here)
+    with pytest.raises(SerializationError, match="longer"):
+        CallChain.from_list(decode(encode(CallChain(USERS[0], (here,) * 65).to_list()), max_bytes=8192))
+
+
 def test_the_deadline() -> None:
     chain = CallChain(USERS[0], deadline=10.0)
     check_chain(chain, sender=USERS[0], source=None, now=10.0)
