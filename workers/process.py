@@ -78,6 +78,7 @@ def start_logs(
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     passwords = url_secrets(broker=broker_url or settings.broker_url, store=store_url or settings.store_url)
+    passwords |= url_secrets(administrator=settings.broker_admin_url or "")
     passphrase = {"passphrase": settings.passphrase} if settings.passphrase else {}
     redact_logs(Redactor({**secrets, **passphrase, **passwords}))
 
