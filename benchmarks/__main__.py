@@ -11,14 +11,14 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import calls, idle, plot, reference, registries, startup, trees
+from benchmarks import calls, idle, plot, reference, registries, startup, trees, trust
 from benchmarks.contest import WINDOW, Comparison, Contestant, compare
 from benchmarks.peers import contest as peers
 from benchmarks.report import Results
 from benchmarks.world import world
 
 DEFAULT = ("calls", "embedded", "postgres", "styles", "trees", "startup", "idle", "memory", "turns", "registries")
-SECTIONS = (*DEFAULT, "peers", "curves")
+SECTIONS = (*DEFAULT, "trust", "peers", "curves")
 QUICK = ("embedded", "trees", "startup", "idle", "memory", "turns", "registries", "curves")
 QUICK_PART = 0.02
 ASKED = {
@@ -138,6 +138,16 @@ class Run:
         for burden in idle.burdened(self.broker, self._sizes, self.rounds, QUICK_PART if self.quick else self.part):
             self.results.burdens.append(burden)
             print(self.results.burden_rows()[-1], file=sys.stderr)
+
+    def trust(self) -> None:
+        """What sealing costs."""
+        part = QUICK_PART if self.quick else self.part
+        self.results.figures += trust.figures(part)
+        brokers = {"embedded": "embedded://"} if self.quick else {"RabbitMQ": self.broker, "embedded": "embedded://"}
+        for name, url in brokers.items():
+            for burden in trust.burdens(name, url, self.rounds, part):
+                self.results.burdens.append(burden)
+                print(self.results.burden_rows()[-1], file=sys.stderr)
 
     def memory(self) -> None:
         """What instances cost in a worker."""

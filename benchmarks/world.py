@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,9 @@ ENDPOINTS = {
 class World:
     """Made by ``world``. ``worker`` and ``client`` are the processes."""
 
-    def __init__(self, folder: Path, broker_url: str, store_url: str | None, instances: int) -> None:
+    def __init__(
+        self, folder: Path, broker_url: str, store_url: str | None, instances: int, through: Sequence[str] = ()
+    ) -> None:
         self.broker_url = broker_url
         self.store_url = store_url
         self.env = {**os.environ, "COFLOWS_HOME": str(folder), "COFLOWS_LOG_LEVEL": "ERROR"}
@@ -49,7 +51,7 @@ class World:
             for name, (flow_class, parallel, point) in ENDPOINTS.items():
                 serve_flow(owner, flow_class, name, dispatch_point=point, parallel_dispatch=parallel)
             self.owner_id = owner.user_id
-        self.worker = Child.python("-m", "coflows.cli", "--as", "owner", "worker", "all", env=self.env)
+        self.worker = Child.python(*(through or ("-m",)), "coflows.cli", "--as", "owner", "worker", "all", env=self.env)
         try:
             with self.connected("caller") as caller, self.connected("owner") as owner:
                 self.addresses = {name: [get_flow_instance(caller, name, self.owner_id).address] for name in ENDPOINTS}
@@ -58,7 +60,7 @@ class World:
             places.write_text(
                 json.dumps({name: [one.to_dict() for one in those] for name, those in self.addresses.items()})
             )
-            self.client = Child.python("-m", "benchmarks.calls", str(places), env=self.env)
+            self.client = Child.python(*(through or ("-m",)), "benchmarks.calls", str(places), env=self.env)
         except BaseException:
             self.worker.close()
             raise
@@ -95,11 +97,14 @@ class World:
 
 
 @contextmanager
-def world(broker_url: str, store_url: str | None = None, instances: int = 1000) -> Iterator[World]:
-    """An owner who serves ``ENDPOINTS`` and whose caller holds ``instances`` of the endpoint ``many``."""
+def world(
+    broker_url: str, store_url: str | None = None, instances: int = 1000, through: Sequence[str] = ()
+) -> Iterator[World]:
+    """An owner who serves ``ENDPOINTS`` and whose caller holds ``instances`` of the endpoint ``many``; both processes
+    run ``through`` these words to Python, if any."""
     with ExitStack() as exit_stack:
         folder = exit_stack.enter_context(tempfile.TemporaryDirectory(prefix="coflows-benchmark-"))
-        made = World(Path(folder), broker_url, store_url, instances)
+        made = World(Path(folder), broker_url, store_url, instances, through)
         exit_stack.callback(made.close)
         yield made
 

@@ -22,6 +22,7 @@ from coflows.errors import (
     UnroutableError,
 )
 from coflows.futures import FlowFuture, FutureKey, Pause
+from coflows.held_keys import open_keyring
 from coflows.identity.keys import Identity
 from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call
@@ -59,6 +60,7 @@ class Client:
         self._broker: Broker | None = None
         self._session: Session | None = None
         self._declared: dict[str, QueueSpec] = {}
+        self.keyring = open_keyring(identity, store)
         self._exit = exit_stack or ExitStack()
         self._exit.callback(store.close)
         self._lock = threading.RLock()
@@ -101,9 +103,11 @@ class Client:
             return self._session
         with self._lock:
             if self._session is None:
+                self.keyring.reread()
                 self._session = Session(
                     self.identity,
                     self.broker,
+                    keyring=self.keyring,
                     max_message_bytes=self.settings.max_message_bytes,
                     ttl=self.settings.call_ttl,
                     envelope_version=self.settings.envelope_version,

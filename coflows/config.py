@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ class Settings:
     """What the environment (``COFLOWS_`` and the name in capitals) says, or the default. Times are in seconds."""
 
     home: Path
-    broker_url: str
-    broker_admin_url: str | None
+    broker_url: str = field(repr=False)
+    broker_admin_url: str | None = field(repr=False)
     """RabbitMQ's management, for who makes accounts."""
-    store_url: str
+    store_url: str = field(repr=False)
     user: str | None
     flow_modules: tuple[Path, ...]
     max_message_bytes: int
@@ -37,6 +37,8 @@ class Settings:
     """After how long a turn's message is kept in the store instead of the broker."""
     allow_plaintext: bool
     """Whether passwords may go to other machines without TLS: no warning of a broker, no refusal of its management."""
+    passphrase: str | None = field(repr=False)
+    """Of the user's keys."""
     registries: tuple[str, ...]
     """URLs of the registries that are asked who serves a flow."""
     trusted: tuple[str, ...]
@@ -67,6 +69,7 @@ def load_settings(**overrides: Any) -> Settings:
         max_attempts: int = Field(5, ge=1)
         park_after: float = Field(5.0, gt=0)
         allow_plaintext: bool = False
+        passphrase: str | None = None
         registries: str = ""
         trusted: str = ""
         failpoints: str = Field("", pattern=r"^([a-z_]+:[0-9]+)?$")
@@ -92,6 +95,7 @@ def load_settings(**overrides: Any) -> Settings:
         max_attempts=read.max_attempts,
         park_after=read.park_after,
         allow_plaintext=read.allow_plaintext,
+        passphrase=read.passphrase,
         registries=tuple(dict.fromkeys(read.registries.replace(",", " ").split())),
         trusted=tuple(dict.fromkeys(read.trusted.replace(",", " ").split())),
         failpoints=read.failpoints,

@@ -26,15 +26,17 @@ def connect(
     store_url: str | None = None,
     registries: Sequence[str] | None = None,
     trusted: Sequence[str] | None = None,
+    passphrase: str | None = None,
 ) -> Client:
     """Open a session of ``user``: a name made by ``coflows user create``, or an Identity.
 
     URLs default to COFLOWS_BROKER_URL and COFLOWS_STORE_URL, and these to the embedded broker and store under
     COFLOWS_HOME. ``registries`` are the URLs of those he trusts to say who serves a flow, by default
     COFLOWS_REGISTRIES; ``trusted`` the ids of users whose flows a name means before those of others, by default
-    COFLOWS_TRUSTED. Raises UserNotFoundError, ConfigurationError, or the store's and the broker's errors.
+    COFLOWS_TRUSTED; ``passphrase`` is that of his keys, by default COFLOWS_PASSPHRASE. Raises UserNotFoundError,
+    PassphraseError, ConfigurationError, or the store's and the broker's errors.
     """
-    cl = open_client(user, broker_url, store_url, registries, trusted)
+    cl = open_client(user, broker_url, store_url, registries, trusted, passphrase)
     try:
         _ = cl.broker
     except BaseException:
@@ -63,6 +65,7 @@ def open_client(
     store_url: str | None = None,
     registries: Sequence[str] | None = None,
     trusted: Sequence[str] | None = None,
+    passphrase: str | None = None,
 ) -> Client:
     """Like ``connect``, but the broker is reached only when it is first needed."""
     settings = _settings(registries, trusted)
@@ -70,7 +73,7 @@ def open_client(
     if isinstance(user, Identity):
         identity, folder = user, settings.home / "guests" / user.user_id[:16]
     else:
-        identity, folder = home.load_user(user), home.user_dir(user)
+        identity, folder = home.load_user(user, passphrase or settings.passphrase), home.user_dir(user)
     store, broker = folder / "store.db", settings.home / "broker"
     return _client(identity, settings, broker_url, store_url, store=store, broker=broker)
 

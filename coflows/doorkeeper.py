@@ -19,13 +19,14 @@ from coflows.errors import CoflowsError, FlowInstanceError, UnroutableError
 from coflows.failpoints import Failpoints
 from coflows.fair_pool import FairPool
 from coflows.flows.overrides import check_overrides
+from coflows.identity.certificate import Certificate
 from coflows.identity.sealing import Item
 from coflows.keeping import handle_keep, sweep
 from coflows.model.calls import Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
-from coflows.model.wire import DoorPayload, Fetch, FetchItem, Keep, Release, read_payload
+from coflows.model.wire import DoorPayload, Fetch, FetchItem, Hello, Keep, Release, read_payload
 from coflows.mounting import Mounter
 from coflows.parcel import Parcel
 from coflows.releasing import handle_release
@@ -50,7 +51,7 @@ class Doorkeeper:
         self._cl = cl
         self._mounter = Mounter(cl, (*base_paths, *cl.settings.flow_modules))
         self._failpoints = Failpoints(cl.settings.failpoints)
-        self._payloads: TypeAdapter[Fetch | Keep | Release] = TypeAdapter(DoorPayload)
+        self._payloads: TypeAdapter[Fetch | Keep | Release | Hello] = TypeAdapter(DoorPayload)
         self._threads = FairPool(f"coflows-door-{cl.user_id[:8]}", PREFETCH)
         _ = cl.session
         self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
@@ -74,11 +75,14 @@ class Doorkeeper:
         for incoming, request in requests:
             self._threads.submit(incoming.sender, partial(self._handle, parcel, incoming, request))
 
-    def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Keep | Release]:
+    def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Keep | Release | Hello]:
         incoming = self._cl.session.read(sender, item)
         return incoming, read_payload(self._payloads, incoming.value)
 
-    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Keep | Release) -> None:
+    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Keep | Release | Hello) -> None:
+        if isinstance(request, Hello):
+            self._hear(parcel, incoming.sender, request)
+            return
         if isinstance(request, Keep):
             self._keep(parcel, incoming.sender, request)
             return
@@ -107,6 +111,15 @@ class Doorkeeper:
             parcel.settle(again=error is not None and not isinstance(error, UnroutableError))
 
         self._cl.session.send(queue, sender, new_message_id(), answer).add_done_callback(confirmed)
+
+    def _hear(self, parcel: Parcel, sender: str, hello: Hello) -> None:
+        try:
+            certificate = Certificate.read(hello.certificate)
+            if certificate.user_id == sender:
+                self._cl.keyring.learn(certificate)
+        except CoflowsError as error:
+            logger.info("User %s has shown no certificate: %s", sender, error)
+        parcel.settle()
 
     def _keep(self, parcel: Parcel, sender: str, request: Keep) -> None:
         try:

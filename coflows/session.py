@@ -13,9 +13,18 @@ from typing import Any, NamedTuple, Protocol
 from coflows.broker.base import Broker, Consumer, Delivery
 from coflows.broker.topology import Route, session_queue
 from coflows.codec.wire import ELEMENT_BYTES, MAX_DEPTH, check_sendable, check_size, decode_counted, encode
-from coflows.errors import BrokerError, BrokerUnavailableError, CoflowsError, SerializationError, UnroutableError
+from coflows.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    CoflowsError,
+    KeyRetiredError,
+    SerializationError,
+    UnroutableError,
+)
+from coflows.identity.keyring import Keyring
 from coflows.identity.keys import Identity
-from coflows.identity.sealing import PARCEL, SINGLE, Item, Opened, open_envelope, seal, seal_items
+from coflows.identity.sealing import PARCEL, SINGLE, Item, Opened, open_envelope, open_retired, seal, seal_items
+from coflows.key_news import news_for
 from coflows.lines import MAX_BYTES, Done, Lines, Message, Place
 from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call, Reply
@@ -64,11 +73,19 @@ class Session:
     """Thread-safe. The reply queue is declared when the first reply is expected."""
 
     def __init__(
-        self, identity: Identity, broker: Broker, *, max_message_bytes: int, ttl: float, envelope_version: int = PARCEL
+        self,
+        identity: Identity,
+        broker: Broker,
+        *,
+        keyring: Keyring,
+        max_message_bytes: int,
+        ttl: float,
+        envelope_version: int = PARCEL,
     ) -> None:
         self.id = new_message_id()
         self.user_id = identity.user_id
         self._identity = identity
+        self._keyring = keyring
         self._broker = broker
         self._max_bytes = max_message_bytes
         self._max_envelope = max(max_message_bytes, 2 * MAX_BYTES) + ENVELOPE_ALLOWANCE + 1024 * ITEM_ALLOWANCE
@@ -128,17 +145,33 @@ class Session:
 
     def _publish(self, queue: str, recipient: str, items: Sequence[Item]) -> Future[None]:
         expiry = int(time.time() + self._ttl)
-        if self._version == SINGLE:
+        way = self._keyring.way_to(recipient)
+        if self._version == SINGLE and way is None:
             body = seal(self._identity, recipient, items[0].message_id, expiry, items[0].payload)
         else:
-            body = seal_items(self._identity, recipient, expiry, items)
+            body = seal_items(self._identity, recipient, expiry, items, way=way)
         return self._broker.publish_async(queue, body)
 
     # -- in ----------------------------------------------------------------------------------------------------
 
     def open(self, body: bytes) -> Opened:
-        """Open what another user sealed; raises EnvelopeError."""
-        return open_envelope(self._identity, body, time.time(), self._max_envelope)
+        """Open what another user sealed; raises EnvelopeError. Who used a key that counts no more is told so."""
+        try:
+            return open_envelope(self._identity, body, time.time(), self._max_envelope, self._keyring)
+        except KeyRetiredError:
+            opened = open_retired(self._identity, body, self._keyring)
+            if opened is not None:
+                self._tell_keys(opened)
+            raise
+
+    def _tell_keys(self, opened: Opened) -> None:
+        for item in opened.items:
+            try:
+                value = self.read(opened.sender, item).value
+                for news in news_for(opened.sender, item.message_id, value):
+                    self.send(news.queue, opened.sender, new_message_id(), news.payload)
+            except CoflowsError as error:
+                logger.info("A sender was not told of the new key: %s", error)
 
     def read(self, sender: str, item: Item, until: int = 0) -> Incoming:
         """Decode one message of an envelope; raises SerializationError."""

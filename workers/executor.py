@@ -10,12 +10,12 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from coflows.config import load_settings
 from coflows.connecting import open_client, which_user
 from coflows.errors import CoflowsError, ConfigurationError
 from coflows.workflow.colonies.colonies import Colonies
 from coflows.workflow.colonies.executor import Executor
 from workers.handle import WorkerHandle, run_until_signal
+from workers.process import start_logs
 
 __all__ = ["Executor", "main"]
 
@@ -37,9 +37,7 @@ def main() -> None:
     parser.add_argument("--processes", action="store_true", help="run each step in a process of its own")
     parser.add_argument("--no-coordinate", action="store_true", help="leave the colony's runs to other processes")
     given = parser.parse_args()
-    level = load_settings().log_level
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    start_logs(given.broker, given.store, {})
     try:
         _run(given)
     except CoflowsError as error:

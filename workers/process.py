@@ -6,15 +6,16 @@ import argparse
 import gc
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from coflows.client import Client
 from coflows.config import load_secrets_file, load_settings, secrets_from_environment
 from coflows.connecting import open_client, which_user
 from coflows.errors import CoflowsError
+from coflows.redaction import Redactor, redact_logs, url_secrets
 from coflows.serving import DISPATCH_POINT
 from workers.dispatch_worker import run_dispatch_worker_thread
 from workers.get_instance_worker import run_get_instance_worker_thread
@@ -28,32 +29,33 @@ class ProcessOptions:
     """How a worker process is run. ``dispatch_point`` None: no dispatch worker; ``door``: a get_instance worker."""
 
     user: str | None = None
-    broker_url: str | None = None
-    store_url: str | None = None
+    broker_url: str | None = field(default=None, repr=False)
+    store_url: str | None = field(default=None, repr=False)
     dispatch_point: str | None = DISPATCH_POINT
     door: bool = False
     concurrency: int = 8
     secrets: Path | None = None
     flow_modules: Path | None = None
     verbose: bool = False
+    passphrase: str | None = field(default=None, repr=False)
 
 
 def run_process(options: ProcessOptions, ready: Callable[[Client], None]) -> None:
     """Run workers until a signal; ``ready`` is called when they run. Raises CoflowsError."""
-    level = "DEBUG" if options.verbose else load_settings().log_level
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    secrets = secrets_from_environment()
+    if options.secrets is not None:
+        secrets |= load_secrets_file(options.secrets)
+    known = {"passphrase": options.passphrase or "", **secrets}
+    start_logs(options.broker_url, options.store_url, known, verbose=options.verbose)
     for folder in (options.flow_modules, Path.cwd()):
         if folder is not None and str(folder.absolute()) not in sys.path:
             sys.path.insert(0, str(folder.absolute()))
     # What is loaded by now stays; and turns leave little behind for the collector, which took a fifth of their time.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    secrets = secrets_from_environment()
-    if options.secrets is not None:
-        secrets |= load_secrets_file(options.secrets)
     with ExitStack() as exit_stack:
-        cl = exit_stack.enter_context(open_client(which_user(options.user), options.broker_url, options.store_url))
+        user, urls = which_user(options.user), (options.broker_url, options.store_url)
+        cl = exit_stack.enter_context(open_client(user, *urls, passphrase=options.passphrase))
         handles: list[WorkerHandle] = []
         if options.dispatch_point is not None:
             handles.append(
@@ -65,6 +67,20 @@ def run_process(options: ProcessOptions, ready: Callable[[Client], None]) -> Non
             handles.append(run_get_instance_worker_thread(cl, options.flow_modules))
         ready(cl)
         run_until_signal(handles)
+
+
+def start_logs(
+    broker_url: str | None, store_url: str | None, secrets: Mapping[str, str], *, verbose: bool = False
+) -> None:
+    """Log to standard error, but neither these secrets nor the passphrase and passwords of the settings and URLs."""
+    settings = load_settings()
+    level = "DEBUG" if verbose else settings.log_level
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    passwords = url_secrets(broker=broker_url or settings.broker_url, store=store_url or settings.store_url)
+    passwords |= url_secrets(administrator=settings.broker_admin_url or "")
+    passphrase = {"passphrase": settings.passphrase} if settings.passphrase else {}
+    redact_logs(Redactor({**secrets, **passphrase, **passwords}))
 
 
 def main(*, dispatch: bool, door: bool) -> None:

@@ -31,9 +31,7 @@ def open_broker(
 
         directory = Path(parts.path) if parts.path else default_directory
         if directory is None or parts.netloc:
-            raise ConfigurationError(
-                f"Broker URL {url!r} names no directory.", hint="Write embedded:///absolute/directory."
-            )
+            raise ConfigurationError("The broker URL names no directory.", hint="Write embedded:///absolute/directory.")
         return EmbeddedBroker(directory)
     if parts.scheme in ("amqp", "amqps"):
         from coflows.broker.rabbitmq import RabbitMQBroker
@@ -47,6 +45,6 @@ def open_broker(
             )
         return broker
     raise ConfigurationError(
-        f"Broker URL has the unknown scheme {parts.scheme!r}.",
+        f"The broker URL begins with {parts.scheme[:12]!r}, which is no scheme.",
         hint="Use embedded://, embedded:///directory, amqp://user:password@host/ or amqps://...",
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from coflows.cli import access, colony, demo, dlq, find, flows, registry, users, worker, workflow
+from coflows.cli import access, colony, demo, dlq, find, flows, keys, registry, users, worker, workflow
 from coflows.cli import broker as accounts
 from coflows.cli.context import Options
 from coflows.errors import CoflowsError
@@ -43,6 +43,7 @@ def build() -> typer.Typer:
         ctx.obj = Options(user or None, broker or None, store or None, json, verbose)
 
     users.add_to(app)
+    keys.add_to(app)
     flows.add_to(app)
     access.add_to(app)
     find.add_to(app)

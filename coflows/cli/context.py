@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
 from coflows.errors import CoflowsError, NameInvalidError, RemoteFlowError
@@ -21,8 +22,8 @@ class Options:
     """The options before the command."""
 
     user: str | None = None
-    broker_url: str | None = None
-    store_url: str | None = None
+    broker_url: str | None = field(default=None, repr=False)
+    store_url: str | None = field(default=None, repr=False)
     json: bool = False
     verbose: bool = False
 
@@ -38,6 +39,15 @@ class Options:
         from coflows.connecting import which_user
 
         return which_user(self.user)
+
+    def passphrase(self, name: str) -> str | None:
+        """The passphrase of a user's keys where they have one: COFLOWS_PASSPHRASE, or what is typed at the terminal."""
+        from coflows.identity.home import Home
+
+        settings = self.settings
+        if settings.passphrase is None and sys.stdin.isatty() and Home(settings.home).is_locked(name):
+            return getpass(f"Passphrase of {name}: ")
+        return settings.passphrase
 
     def user_id(self, name_or_id: str) -> str:
         """A user's id; he may be named by his name when his keys are in this home. "local" and "registry" stay. Raises
@@ -63,7 +73,8 @@ class Options:
         """The user's session; the broker is reached when it is first needed."""
         from coflows.connecting import open_client
 
-        with open_client(self.user_name(), self.broker_url, self.store_url) as cl:
+        name = self.user_name()
+        with open_client(name, self.broker_url, self.store_url, passphrase=self.passphrase(name)) as cl:
             yield cl
 
     def show(self, value: Any, text: str | None = None) -> None:

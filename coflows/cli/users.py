@@ -38,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
         options: Options = ctx.obj
         name = name or options.user_name()
         home = _home(options)
-        user_id = home.load_user(name).user_id
+        user_id = home.user_id(name)
         options.show({"name": name, "user_id": user_id, "folder": str(home.user_dir(name))}, user_id)
 
 

@@ -67,8 +67,10 @@ def _run(
         options.show({"ready": True, "user_id": cl.user_id}, f"Ready: user {cl.user_id} on {cl.broker.url}.")
         sys.stdout.flush()
 
+    user = options.user_name()
     process = ProcessOptions(
-        user=options.user,
+        user=user,
+        passphrase=options.passphrase(user),
         broker_url=options.broker_url,
         store_url=options.store_url,
         dispatch_point=dispatch_point,

@@ -27,6 +27,7 @@ from coflows.model.messages import FlowMessage
 from coflows.pools.child import Caller
 from coflows.pools.raised import load_error
 from coflows.proxy import FlowProxy
+from coflows.redaction import Redactor, redact_logs
 from coflows.waiting import PendingReply
 from coflows.wakers import Wakers
 
@@ -72,6 +73,8 @@ class Outcome:
 def run_turn(caller: Caller, given: Given) -> Outcome:
     """Run one turn in this process. Raises MemoryError alone."""
     turn = ChildTurn(caller, given)
+    redactor = Redactor(given.secrets)
+    redact_logs(redactor)
     try:
         flow = _make(given)
         flow.bind(turn)
@@ -87,7 +90,8 @@ def run_turn(caller: Caller, given: Given) -> Outcome:
     except MemoryError:
         raise
     except BaseException as error:
-        return Outcome(failure=Failure.of(error, raised=not isinstance(error, CallCancelledError)))
+        raised = not isinstance(error, CallCancelledError)
+        return Outcome(failure=Failure.of(error, raised=raised, clean=redactor.clean))
 
 
 def _make(given: Given) -> Flow:

@@ -45,6 +45,7 @@ from coflows.instances import Instance, no_such_instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
+from coflows.redaction import Redactor
 from coflows.store.keys import MAX_VALUE_BYTES
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Handler:
         self._cl = cl
         self._runner = runner
         self._secrets = secrets
+        self._redactor = Redactor(secrets)
         self._resources = resources
         self._failpoints = failpoints
         self._writer = Writer(cl.store, runner, failpoints)
@@ -128,6 +130,7 @@ class Handler:
             message,
             origin=push.origin if push else message.reply_to,
             secrets=self._secrets,
+            redactor=self._redactor,
             resources=self._resources,
             private_keys=loaded.private_keys,
             pause=partial(self._runner.pause, work),
@@ -271,6 +274,9 @@ class Handler:
                 raise TypeError(f"{name}.run returned a {type(outcome).__name__}; return a dict (the reply) or None.")
             state = None if loaded.parallel else _encoded_state(loaded.flow)
             records = loaded.flow.records.take_changes()
+            turn.check_hidden("flow_state", state)
+            for name, value in records.items():
+                turn.check_hidden(f"records[{name!r}]", value)
             if records and loaded.parallel:
                 raise FlowError(f"{turn.endpoint} is a parallel endpoint: its flows have no records.")
         except Exception as error:
@@ -278,7 +284,7 @@ class Handler:
         return self._add(work, turn, state=state, records=records)
 
     def _raised(self, work: Work, turn: Turn, error: BaseException) -> bool:
-        failure = failure_of(error)
+        failure = failure_of(error, self._redactor)
         if failure.code == CallCancelledError.code:
             logger.info("%s %s was cancelled: %s", turn.endpoint, turn.flow_id, failure.text)
         else:

@@ -25,6 +25,7 @@ from coflows.model.failure import Failure
 from coflows.model.messages import FlowMessage
 from coflows.pools.process_pool import Answer, ProcessPool
 from coflows.pools.raised import dump_error
+from coflows.redaction import Redactor
 from coflows.threads import ThreadPool
 
 
@@ -36,11 +37,11 @@ class TurnFailedError(Exception):
         self.failure = failure
 
 
-def failure_of(error: BaseException) -> Failure:
+def failure_of(error: BaseException, redactor: Redactor) -> Failure:
     """What is told to who waits for a turn that ended in ``error``: whether the flow raised it, or the runtime did."""
     if isinstance(error, TurnFailedError):
         return error.failure
-    return Failure.of(error, raised=not isinstance(error, CallCancelledError))
+    return Failure.of(error, raised=not isinstance(error, CallCancelledError), clean=redactor.clean)
 
 
 class ProcessTurns:
@@ -130,7 +131,7 @@ class FlowInProcess(Flow):
         try:
             outcome = await asyncio.wrap_future(running)
         except ExecutionError as error:  # The flow's own are in the outcome.
-            raise TurnFailedError(Failure.of(error)) from error
+            raise TurnFailedError(Failure.of(error, clean=turn.redactor.clean)) from error
         if outcome.failure is not None:
             raise TurnFailedError(outcome.failure)
         for post in outcome.posts:

@@ -12,11 +12,12 @@ from typing import Any
 
 from coflows.broker.topology import Route, reply_queue
 from coflows.client import Client
+from coflows.codec.wire import encode
 from coflows.dispatch.answers import ordered_for
 from coflows.dispatch.course import Course
 from coflows.dispatch.records import Outgoing, PushCall
 from coflows.dispatch.timers import Fired, timer_id, timer_keys
-from coflows.errors import CallCancelledError, FlowConfigError, MessageTooLargeError
+from coflows.errors import CallCancelledError, FlowConfigError, MessageTooLargeError, SecretExposedError
 from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture, Pause
 from coflows.instances import Instance, find_instance, instance_keys
@@ -26,6 +27,7 @@ from coflows.model.failure import Failure
 from coflows.model.layout import call_key, record_key, records_prefix
 from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode
 from coflows.proxy import FlowProxy
+from coflows.redaction import Redactor
 
 MAX_SENT, MAX_SENT_BYTES = 20_000, 48 * 2**20
 """Messages that one turn may send, and bytes of them: all of it is in the record of the turn."""
@@ -54,6 +56,7 @@ class Turn:
         "message",
         "origin",
         "pause",
+        "redactor",
         "resources",
         "secrets",
         "sent",
@@ -69,6 +72,7 @@ class Turn:
         *,
         origin: ReplyAddress | None,
         secrets: Mapping[str, str],
+        redactor: Redactor,
         resources: Mapping[str, Any],
         private_keys: tuple[str, ...],
         pause: Pause,
@@ -77,6 +81,7 @@ class Turn:
         self.message = message
         self.origin = origin
         self.secrets = secrets
+        self.redactor = redactor
         self.resources = resources
         self.sent: list[Outgoing] = []
         self.calls: dict[str, bytes] = {}
@@ -150,7 +155,7 @@ class Turn:
         timer = timer_id(due, self._derive("timer"))
         in_order, own = timer_keys(self.address, timer)
         call = Call(self.flow_id, strip_private(data, self._private_keys), due, self.flow_id)
-        self._cl.session.encode(call)  # What cannot be sent is told now.
+        self.check_hidden("a timer", self._cl.session.encode(call))  # What cannot be sent is told now.
         self.timers |= {in_order: Fired(call.data or {}, chain=self._course.timer()).encode(), own: b""}
         self.due.append(due)
         return timer
@@ -202,6 +207,8 @@ class Turn:
         """Send now; waiting for the future lets other turns run."""
         self.check_cancelled()
         message = self._without_private(message)
+        if self.redactor:
+            self.check_hidden("a message", encode(message.data))
         chain = self._course.call(route.address, message)
         future = self._cl.call(
             route, message, confirm=confirm, src_flow_id=self.flow_id, pause=self._waits, chain=chain
@@ -256,6 +263,15 @@ class Turn:
         if self._cancelled:
             raise CallCancelledError("The message was cancelled by its sender.")
 
+    def check_hidden(self, where: str, data: bytes | None) -> None:
+        """Raise SecretExposedError when one of the worker's secrets is in what is about to be kept or sent."""
+        name = self.redactor.found_in(data) if self.redactor and data is not None else None
+        if name is not None:
+            raise SecretExposedError(
+                f"The secret {name} would leave {self.endpoint} in {where}.",
+                hint="Secrets are never kept or sent: read self.secrets where the value is used.",
+            )
+
     def fail(self, failure: Failure) -> None:
         """Drop all that was to be sent, and tell who waits for the outcome of this turn why there is none."""
         self.sent.clear()
@@ -298,6 +314,7 @@ class Turn:
         ordered: str | None,
     ) -> None:
         data = self._cl.session.encode(payload)
+        self.check_hidden("a message", data)
         if len(self.sent) >= MAX_SENT or self._bytes + len(data) > MAX_SENT_BYTES:
             raise MessageTooLargeError(
                 f"A turn sends at most {MAX_SENT} messages of {MAX_SENT_BYTES} bytes together.",

@@ -5,8 +5,11 @@ CoflowsError
 |-- NameInvalidError              a user id, endpoint or other name is outside its grammar
 |-- IdentityError                 a user's keys
 |   |-- UserNotFoundError
-|   `-- UserExistsError
+|   |-- UserExistsError
+|   `-- PassphraseError           the keys are under a passphrase, which is missing or another one
 |-- EnvelopeError                 sealed bytes that do not open, or not for us
+|   |-- CertificateError          malformed, or not signed by its user
+|   `-- KeyRetiredError           sealed with or for a key that its user has given up
 |-- SerializationError            data that cannot be encoded, or bytes that cannot be decoded
 |-- MessageTooLargeError
 |-- BrokerError
@@ -25,6 +28,7 @@ CoflowsError
 |   |-- FlowClassError            a class that does not import, or is no Flow
 |   |-- FlowConfigError           a config that does not parse or validate
 |   |-- EndpointTakenError        the endpoint serves another class, or the same one otherwise
+|   |-- SecretExposedError        a flow was about to keep or send a secret of its worker's
 |   `-- FlowTimeoutError          a flow or task did not end in time (also a TimeoutError)
 |-- ExecutionError                a task in a pool
 |   |-- PoolClosedError
@@ -86,6 +90,7 @@ from coflows.errors.base import (
     ConfigurationError,
     IdentityError,
     NameInvalidError,
+    PassphraseError,
     UserExistsError,
     UserNotFoundError,
 )
@@ -110,8 +115,10 @@ from coflows.errors.carriers import (
     BrokerAuthError,
     BrokerError,
     BrokerUnavailableError,
+    CertificateError,
     ConflictError,
     EnvelopeError,
+    KeyRetiredError,
     MessageTooLargeError,
     QueueMismatchError,
     SerializationError,
@@ -129,6 +136,7 @@ from coflows.errors.flows import (
     FlowError,
     FlowTimeoutError,
     PoolClosedError,
+    SecretExposedError,
     TaskError,
     WorkerDiedError,
     WorkerMemoryError,
@@ -164,6 +172,7 @@ __all__ = [
     "CallDepthError",
     "CallExpiredError",
     "CallTimeoutError",
+    "CertificateError",
     "CoflowsError",
     "ConfigurationError",
     "ConflictError",
@@ -187,10 +196,12 @@ __all__ = [
     "GrantSpentError",
     "IdentityError",
     "InstanceNotFoundError",
+    "KeyRetiredError",
     "MessageTooLargeError",
     "NameInvalidError",
     "OtherBrokerError",
     "OutOfOrderError",
+    "PassphraseError",
     "PoisonMessageError",
     "PoolClosedError",
     "ProofInvalidError",
@@ -200,6 +211,7 @@ __all__ = [
     "RegistryRefusedError",
     "RegistryUnavailableError",
     "RemoteFlowError",
+    "SecretExposedError",
     "SerializationError",
     "StoreError",
     "StoreLockedError",

@@ -62,6 +62,12 @@ class UserNotFoundError(IdentityError):
     code = "user_not_found"
 
 
+class PassphraseError(IdentityError):
+    """A user's keys are under a passphrase, which is missing or another one."""
+
+    code = "passphrase"
+
+
 class UserExistsError(IdentityError):
     """A user of that name already has keys in this home."""
 

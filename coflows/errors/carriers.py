@@ -12,6 +12,18 @@ class EnvelopeError(CoflowsError):
     exit_code = 8
 
 
+class CertificateError(EnvelopeError):
+    """A certificate that is malformed, or not signed by its user."""
+
+    code = "certificate"
+
+
+class KeyRetiredError(EnvelopeError):
+    """Sealed with or for a key that its user has given up."""
+
+    code = "key_retired"
+
+
 class SerializationError(CoflowsError, ValueError):
     """Data that cannot be encoded, or bytes that cannot be decoded."""
 

@@ -30,6 +30,12 @@ class EndpointTakenError(FlowError):
     code = "endpoint_taken"
 
 
+class SecretExposedError(FlowError):
+    """A flow was about to keep or send a secret of its worker's; nothing of the turn was kept."""
+
+    code = "secret_exposed"
+
+
 class FlowTimeoutError(FlowError, TimeoutError):
     """A flow or task did not end in time."""
 

@@ -46,6 +46,15 @@ class Identity:
         """The 32 secret bytes that make the identity; only its home may ask."""
         return bytes(self._signing)
 
+    @property
+    def first_secret(self) -> bytes:
+        """The 32-byte X25519 secret of epoch 0; only its keyring may ask."""
+        return self._curve_secret
+
+    def derived(self, purpose: bytes) -> bytes:
+        """A 32-byte secret key of the identity for one purpose, always the same."""
+        return hashlib.blake2b(purpose, key=bytes(self._signing), digest_size=32).digest()
+
     def sign(self, data: bytes) -> bytes:
         """The 64-byte Ed25519 signature."""
         return bytes(self._signing.sign(data).signature)

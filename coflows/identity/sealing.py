@@ -8,6 +8,9 @@ Version 2 carries many messages, so that the work for an envelope and for its wa
 header is the msgpack array [2, sender's and recipient's public key, expiry] as bytes, its plaintext the msgpack array
 of [message id, payload, stream, number]. Version 1 carries one: its header is [1, sender, recipient, message id,
 expiry], its plaintext the payload. Both are read; the caller chooses which is written, for the time of an upgrade.
+
+Version 3 is version 2 between users of whom one has a certificate: its header goes on with the sender's certificate
+(nil in epoch 0) and the epoch of the recipient's key. So whoever gets a message has its sender's newest key.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ import nacl.exceptions
 import nacl.utils
 
 from coflows.errors import EnvelopeError, NameInvalidError
+from coflows.identity.keyring import Keyring, Way
 from coflows.identity.keys import Identity
 from coflows.model.names import decode_user_id, encode_user_id
 
-SINGLE, PARCEL = 1, 2
+SINGLE, PARCEL, KEYED = 1, 2, 3
 NONCE_BYTES = 24
+_LENGTHS = {SINGLE: 5, PARCEL: 4, KEYED: 6}
 MAX_ITEMS = 1024
 """Messages in one envelope."""
 
@@ -69,45 +74,86 @@ def seal(
 
 
 def seal_items(
-    identity: Identity, recipient: str, expiry: int, items: Sequence[Item], nonce: bytes | None = None
+    identity: Identity,
+    recipient: str,
+    expiry: int,
+    items: Sequence[Item],
+    nonce: bytes | None = None,
+    way: Way | None = None,
 ) -> bytes:
-    """A version-2 envelope of 1 to MAX_ITEMS messages. ``nonce`` is for tests alone. Raises NameInvalidError."""
-    header = [PARCEL, identity.public_key, decode_user_id(recipient), expiry]
+    """A version-2 envelope of 1 to MAX_ITEMS messages, or version 3 that goes this ``way``. ``nonce`` is for tests
+    alone. Raises NameInvalidError."""
+    header: list[object] = [PARCEL, identity.public_key, decode_user_id(recipient), expiry]
+    if way is not None:
+        header = [KEYED, *header[1:], way.certificate, way.theirs]
     fromhex = bytes.fromhex
     rows = [
         (fromhex(item.message_id), item.payload, item.stream and fromhex(item.stream), item.number) for item in items
     ]
-    return _sealed(identity, recipient, header, msgpack.packb(rows), nonce)
+    return _sealed(identity, recipient, header, msgpack.packb(rows), nonce, None if way is None else way.key)
 
 
-def _sealed(identity: Identity, recipient: str, fields: list[object], plaintext: bytes, nonce: bytes | None) -> bytes:
+def _sealed(
+    identity: Identity,
+    recipient: str,
+    fields: list[object],
+    plaintext: bytes,
+    nonce: bytes | None,
+    key: bytes | None = None,
+) -> bytes:
     nonce = nonce or nacl.utils.random(NONCE_BYTES)
-    key = identity.shared_key(recipient)
+    key = key or identity.shared_key(recipient)
     header = msgpack.packb(fields)
     sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, header, nonce, key)
     return bytes(msgpack.packb([header, nonce, sealed]))
 
 
-def open_envelope(identity: Identity, data: bytes, now: float, max_bytes: int) -> Opened:
+def open_envelope(
+    identity: Identity, data: bytes, now: float, max_bytes: int, keyring: Keyring | None = None
+) -> Opened:
     """Check and open, in this order: size, structure and version, recipient, sender (proven by the key), expiry. Raises
     EnvelopeError for whatever is wrong, and nothing else."""
     if len(data) > max_bytes:
         raise EnvelopeError(f"The envelope has {len(data)} bytes; at most {max_bytes} are taken.")
     header, nonce, sealed = _parts(data)
-    sender_key, recipient_key, message_id, expiry = _fields(header)
+    sender_key, recipient_key, message_id, expiry, certificate, epoch = _fields(header)
     if recipient_key != identity.public_key:
         raise EnvelopeError("The envelope is for another user.")
-    sender = encode_user_id(sender_key)
+    sender, news = encode_user_id(sender_key), None
     try:
-        key = identity.shared_key(sender)
+        if keyring is not None:
+            key, news = keyring.key_from(sender, certificate, epoch)
+        elif epoch or certificate is not None:
+            raise EnvelopeError("The envelope is sealed with keys of a later epoch, of which nothing is known here.")
+        else:
+            key = identity.shared_key(sender)
         plaintext = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, key)
     except (nacl.exceptions.CryptoError, NameInvalidError) as error:
         raise EnvelopeError("The envelope was not sealed by its sender, or was changed.") from error
     if expiry < now:
         raise EnvelopeError("The envelope has expired.", hint="Are the clocks of both machines right?")
+    if keyring is not None and news is not None:
+        keyring.learn(news)
     if message_id is not None:
         return Opened(sender, expiry, (Item(message_id.hex(), plaintext),))
     return Opened(sender, expiry, _items(plaintext))
+
+
+def open_retired(identity: Identity, data: bytes, keyring: Keyring) -> Opened | None:
+    """What was sealed with or for a key that counts no more, when it can still be opened: to tell its sender, and for
+    nothing else, since it may be from anybody that has stolen the key."""
+    try:
+        header, nonce, sealed = _parts(data)
+        sender_key, _, message_id, expiry, certificate, epoch = _fields(header)
+        sender = encode_user_id(sender_key)
+        key = keyring.retired_key(sender, certificate, epoch)
+        if key is None:
+            return None
+        plaintext = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, key)
+        items = _items(plaintext) if message_id is None else (Item(message_id.hex(), plaintext),)
+    except (EnvelopeError, nacl.exceptions.CryptoError, NameInvalidError):
+        return None
+    return Opened(sender, expiry, items)
 
 
 def _parts(data: bytes) -> tuple[bytes, bytes, bytes]:
@@ -119,23 +165,36 @@ def _parts(data: bytes) -> tuple[bytes, bytes, bytes]:
     return header, nonce, sealed
 
 
-def _fields(header: bytes) -> tuple[bytes, bytes, bytes | None, int]:
-    """Sender, recipient, message id (None in a parcel) and expiry."""
+class _Fields(NamedTuple):
+    """What a header says; ``message_id`` is None in a parcel, ``epoch`` that of the recipient's key."""
+
+    sender: bytes
+    recipient: bytes
+    message_id: bytes | None
+    expiry: int
+    certificate: bytes | None
+    epoch: int
+
+
+def _fields(header: bytes) -> _Fields:
     fields = _array(header, None)
     version = fields[0] if fields else None
     if type(version) is not int:
         raise EnvelopeError("The envelope's header is malformed.")
-    if version not in (SINGLE, PARCEL):
-        raise EnvelopeError(f"The envelope has version {version}; this side knows 1 and 2.", hint="Upgrade one side.")
-    if len(fields) != (5 if version == SINGLE else 4):
+    if version not in _LENGTHS:
+        raise EnvelopeError(f"The envelope has version {version}; this side knows 1 to 3.", hint="Upgrade one side.")
+    if len(fields) != _LENGTHS[version]:
         raise EnvelopeError("The envelope's header is malformed.")
-    sender, recipient, expiry = fields[1], fields[2], fields[-1]
+    sender, recipient, expiry = fields[1], fields[2], fields[4 if version == SINGLE else 3]
+    certificate, epoch = fields[4:] if version == KEYED else (None, 0)
     message_id = fields[3] if version == SINGLE else None
     if not (type(expiry) is int and isinstance(sender, bytes) and len(sender) == 32 and isinstance(recipient, bytes)):
         raise EnvelopeError("The envelope's header is malformed.")
     if version == SINGLE and not (isinstance(message_id, bytes) and len(message_id) == 16):
         raise EnvelopeError("The envelope's header is malformed.")
-    return sender, recipient, message_id if isinstance(message_id, bytes) else None, expiry
+    if not ((certificate is None or isinstance(certificate, bytes)) and type(epoch) is int and 0 <= epoch < 2**31):
+        raise EnvelopeError("The envelope's header is malformed.")
+    return _Fields(sender, recipient, message_id if isinstance(message_id, bytes) else None, expiry, certificate, epoch)
 
 
 def _items(plaintext: bytes) -> tuple[Item, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,17 +50,19 @@ class Failure:
     trace: str | None = None
 
     @classmethod
-    def of(cls, error: BaseException, *, raised: bool = False) -> Failure:
-        """Describe an exception; with its traceback when the flow's code raised it."""
+    def of(
+        cls, error: BaseException, *, raised: bool = False, clean: Callable[[str], str] = lambda text: text
+    ) -> Failure:
+        """Describe an exception; with its traceback when the flow's code raised it. All texts go through ``clean``."""
         known = isinstance(error, CoflowsError)
         text = error.message if isinstance(error, CoflowsError) else str(error)
         return cls(
             code=error.code if isinstance(error, CoflowsError) else "exception",
             error_type=type(error).__qualname__,
-            text=_clipped(text, MAX_TEXT),
-            hint=error.hint if known and isinstance(error, CoflowsError) else "",
+            text=_clipped(clean(text), MAX_TEXT),
+            hint=clean(error.hint) if known and isinstance(error, CoflowsError) else "",
             raised=raised,
-            trace="".join(traceback.format_exception(error))[-MAX_TRACEBACK:] if raised else None,
+            trace=clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:] if raised else None,
         )
 
     def for_others(self) -> Failure:

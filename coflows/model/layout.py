@@ -30,6 +30,9 @@ granted:{flow_id}:{client}           the grant by which a user holds a singleton
 spent:{block}                        how much of a grant's budget was used
 charged:{flow_id}:{message_id}       a message that was paid for, until its turn is committed
 served                               when an endpoint was served or unserved last
+keyring                              the user's own keys of later epochs, sealed
+peer_keys:{user_id}                  the newest certificate that is known of another user
+peer_keys_changed                    how many of those there are; written with each of them
 swept                                when old records were last swept
 """
 
@@ -63,6 +66,9 @@ GRANTS = "grants:"
 GRANTED = "granted:"
 SPENT = "spent:"
 CHARGED = "charged:"
+KEYRING = "keyring"
+PEER_KEYS = "peer_keys:"
+PEERS_CHANGED = "peer_keys_changed"
 
 
 class MountPath(NamedTuple):
@@ -233,6 +239,11 @@ def workflow_prefix(run_id: str) -> str:
 def dead_key(letter: str) -> str:
     """A dead letter."""
     return f"{DEAD}{letter}"
+
+
+def peer_key(user_id: str) -> str:
+    """The certificate of another user."""
+    return f"{PEER_KEYS}{user_id}"
 
 
 def keeping_key(flow_id: str) -> str:

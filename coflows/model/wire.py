@@ -125,9 +125,16 @@ class Release(Payload):
     withdrawn: Token | None = None
 
 
+class Hello(Payload):
+    """The sender has a new key; his certificate."""
+
+    kind: Literal["hello"] = "hello"
+    certificate: bytes = Field(max_length=1024)
+
+
 DispatchPayload = Annotated[Recall | Cancel | Replay, Field(discriminator="kind")]
 """What a dispatch queue carries besides calls (``calls.py``)."""
-DoorPayload = Annotated[Fetch | Keep | Release, Field(discriminator="kind")]
+DoorPayload = Annotated[Fetch | Keep | Release | Hello, Field(discriminator="kind")]
 
 
 def read_payload(adapter: TypeAdapter[PayloadT], value: object) -> PayloadT:

@@ -119,10 +119,10 @@ def _yaml(path: Path) -> object:
 def service_identity(user: str | None, settings: Settings) -> Identity:
     """Who signs: the user named, or the only one there is; else the services of this home have a key of their own."""
     if user or settings.user:
-        return Home(settings.home).load_user(str(user or settings.user))
+        return Home(settings.home).load_user(str(user or settings.user), settings.passphrase)
     known = Home(settings.home).list_users()
     if len(known) == 1:
-        return Home(settings.home).load_user(known[0][0])
+        return Home(settings.home).load_user(known[0][0], settings.passphrase)
     own = Home(settings.home / "services")
     if not own.list_users():
         with suppress(UserExistsError):  # Another service of this home was quicker.

@@ -61,10 +61,11 @@ class PostgresStore(AdapterStore):
     def __init__(self, url: str, *, namespace: str) -> None:
         try:
             parts = conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:
+        except psycopg.ProgrammingError:
+            # libpq quotes pieces of the URL, so of the password; its error is not chained.
             raise ConfigurationError(
                 "The store URL cannot be read.", hint="Write postgresql://user:password@host:5432/database."
-            ) from error
+            ) from None
         self._user = str(parts.get("user", ""))
         super().__init__(
             f"postgresql://{self._user}@{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"

@@ -46,6 +46,11 @@ class RabbitMQ:
             "disk_free_limit.absolute = 50MB\n"
         )
 
+    @property
+    def folder(self) -> Path:
+        """Where all that it writes is: data, logs, configuration."""
+        return self._folder
+
     def start(self) -> RabbitMQ:
         """Start and wait until it answers. Raises ServiceMissingError with the end of its log."""
         self._admin_url = None

@@ -42,7 +42,7 @@ def test_a_changed_byte_never_changes_what_is_read(position: int, mask: int, pay
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        (0, 3, "version 3"),
+        (0, 4, "version 4"),
         (2, ALICE.public_key, "another user"),
         (3, bytes(16), "was changed"),
         (4, 2**32, "was changed"),
