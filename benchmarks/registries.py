@@ -32,7 +32,7 @@ FLOWS_PER_NODE = 500
 REQUESTS = 1000
 BROAD = (
     'not organization = "Organization 3"',
-    'status = "online"',
+    'status != "gone"',
     'author < "author 3"',
     'organization > "organization 6"',
 )

@@ -19,7 +19,7 @@ from coflows.model.hosts import is_loopback
 from coflows.registry.entry import in_one_line
 from coflows.registry.resolving import Resolver
 from coflows.registry.timed import Deadline, TimedNetwork
-from coflows.registry.urls import REACHES, check_url, may_dial
+from coflows.registry.urls import REACHES, check_url, is_address, may_dial
 
 MAX_ANSWER = 64 * 2**20
 CONNECT_SECONDS = 5.0
@@ -105,6 +105,8 @@ class Dialer:
         if is_loopback(host):
             # Before it is looked up, so that it is the same address that a service of this machine listens at.
             found = ["127.0.0.1" if host == "localhost" else host]
+        elif is_address(host):
+            found = [host]
         else:
             try:
                 found = self._resolver.addresses(host, port, self._deadline.left(RESOLVE_SECONDS))

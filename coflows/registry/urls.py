@@ -66,6 +66,15 @@ def _is_ipv6(host: str) -> bool:
         return False
 
 
+def is_address(host: str) -> bool:
+    """Whether the host of a URL is an address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def may_dial(address: Address, reach: Collection[str]) -> bool:
     """Whether an address may be connected to: public ones always; this machine and private networks when ``reach`` has
     "loopback" and "private"; link-local ones (where clouds keep their secrets), multicast and reserved ones never."""

@@ -378,7 +378,7 @@ def test_who_asks_too_often_is_refused(serve: Serve) -> None:
 def test_a_client_has_so_many_connections(serve: Serve) -> None:
     with closing(Network(0)) as network:  # Who asks over loopback counts as the owner.
         place = (network.address(OWN), free_port())
-        url = serve(url="http://{}:{}".format(*place), max_connections_per_client=2).url
+        url = serve(url="http://{}:{}".format(*place), max_connections_per_client=2, allow_plaintext=True).url
         with socket.create_connection(place), socket.create_connection(place):
             eventually(lambda: not answers(url), "that a third one is closed")
         eventually(lambda: answers(url), "that those before are gone")
