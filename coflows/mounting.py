@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from coflows.registry.lookup import Lookup
 from coflows.releasing import ask_release
 from coflows.resolution import MountRequest, derive_id, describe, fetch_items, flow_id_of, next_deadline
 from coflows.tree import Mounted, Node, Tree, named
-from coflows.usage import Amount, Usage
+from coflows.usage import Usage
 from coflows.waiting import PendingReply
 
 logger = logging.getLogger(__name__)
@@ -165,16 +166,10 @@ class Mounter:
 
     def _commit(self, tree: Tree) -> None:
         """Write it, if those whose usage it counts as may have that much. Raises QuotaExceededError."""
-        claimed: list[tuple[str, list[Amount]]] = []
-        try:
+        with ExitStack() as claims:
             for user_id, amounts in tree.usage().items():
-                self._usage.claim(user_id, amounts)
-                claimed.append((user_id, amounts))
+                claims.enter_context(self._usage.claimed(user_id, amounts))
             tree.commit()
-        except BaseException:
-            for user_id, amounts in claimed:
-                self._usage.release(user_id, amounts)
-            raise
 
     # -- subflows of others ------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from coflows.codec.wire import encode
@@ -54,12 +55,27 @@ class Usage:
         self._quota = quota
         self._quotas = EndpointQuotas(store, quota)
         self._sums: dict[str, _Sum] = {}
+        self._pending: dict[str, list[Amount]] = {}
         self._lock = threading.Lock()
 
-    def claim(self, user_id: str, amounts: Iterable[Amount]) -> None:
-        """Whoever commits this much more for the user may; else QuotaExceededError. Call ``release`` when it comes to
-        nothing."""
-        claimed = list(amounts)
+    @contextmanager
+    def claimed(self, user_id: str, amounts: Sequence[Amount]) -> Iterator[None]:
+        """``claim`` for what is committed within: whoever adds up meanwhile counts it, whether it is there yet."""
+        self.claim(user_id, amounts, pending=True)
+        try:
+            yield
+        except BaseException:
+            self._release(user_id, amounts)
+            raise
+        finally:
+            with self._lock:
+                for amount in amounts:
+                    self._pending[user_id].remove(amount)
+                if not self._pending[user_id]:
+                    del self._pending[user_id]
+
+    def claim(self, user_id: str, claimed: Sequence[Amount], *, pending: bool = False) -> None:
+        """Whoever commits this much more for the user may; else QuotaExceededError."""
         with self._lock:
             found = self._sum(user_id, FRESH)
             try:
@@ -73,9 +89,10 @@ class Usage:
                 self._check(found, claimed)
             for amount in claimed:
                 found.add(amount)
+            if pending:
+                self._pending.setdefault(user_id, []).extend(claimed)
 
-    def release(self, user_id: str, amounts: Iterable[Amount]) -> None:
-        """What was claimed is not there, or not any more."""
+    def _release(self, user_id: str, amounts: Iterable[Amount]) -> None:
         with self._lock:
             found = self._sums.get(user_id)
             for amount in amounts if found is not None else ():
@@ -105,6 +122,8 @@ class Usage:
             for entry in all_entries(self._store, prefix):
                 endpoint = entry.key[len(prefix) :].split(":")[0]
                 found.add(Amount(endpoint, 1, sum(read(entry.value).values())))
+            for amount in self._pending.get(user_id, ()):
+                found.add(amount)
         return found
 
 
