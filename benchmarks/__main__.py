@@ -11,14 +11,14 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import calls, idle, plot, reference, registries, startup, trees, trust
+from benchmarks import calls, idle, plot, quotas, reference, registries, startup, trees, trust
 from benchmarks.contest import WINDOW, Comparison, Contestant, compare
 from benchmarks.peers import contest as peers
 from benchmarks.report import Results
 from benchmarks.world import world
 
 DEFAULT = ("calls", "embedded", "postgres", "styles", "trees", "startup", "idle", "memory", "turns", "registries")
-SECTIONS = (*DEFAULT, "trust", "peers", "curves")
+SECTIONS = (*DEFAULT, "trust", "quotas", "peers", "curves")
 QUICK = ("embedded", "trees", "startup", "idle", "memory", "turns", "registries", "curves")
 QUICK_PART = 0.02
 ASKED = {
@@ -160,6 +160,10 @@ class Run:
     def registries(self) -> None:
         """What a registry of many flows answers."""
         self.results.figures += registries.figures(self.quick)
+
+    def quotas(self) -> None:
+        """What a flood of one user does to others."""
+        self.results.figures += quotas.figures(self.broker, quick=self.quick, rounds=self.rounds)
 
     @property
     def _sizes(self) -> idle.Sizes:

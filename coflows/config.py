@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coflows.errors import ConfigurationError
+from coflows.quotas.quota import Quota
 
 SECRET_PREFIX = "COFLOWS_SECRET_"
 _ENV_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)\Z")
@@ -43,6 +44,9 @@ class Settings:
     """URLs of the registries that are asked who serves a flow."""
     trusted: tuple[str, ...]
     """Ids of users whose flows a name means before anybody else's."""
+    quota: Quota
+    """What each other user may have, where an endpoint has no quota of its own: the variables ``COFLOWS_QUOTA_`` and
+    the limit's name, ``none`` for no limit."""
     failpoints: str
     """For fault tests: ``name:count``; the process kills itself when it comes to that point for the count-th time."""
 
@@ -54,7 +58,7 @@ def load_settings(**overrides: Any) -> Settings:
     from pydantic_settings import BaseSettings, SettingsConfigDict
 
     class Environment(BaseSettings):
-        model_config = SettingsConfigDict(env_prefix="COFLOWS_", extra="ignore")
+        model_config = SettingsConfigDict(env_prefix="COFLOWS_", extra="ignore", env_parse_none_str="none")
         home: Path = Path("~/.coflows")
         broker_url: str = "embedded://"
         broker_admin_url: str | None = None
@@ -72,6 +76,11 @@ def load_settings(**overrides: Any) -> Settings:
         passphrase: str | None = None
         registries: str = ""
         trusted: str = ""
+        quota_instances: int | None = Field(Quota().instances, gt=0)
+        quota_messages: int | None = Field(Quota().messages, gt=0)
+        quota_bytes_per_second: float | None = Field(Quota().bytes_per_second, gt=0, allow_inf_nan=False)
+        quota_stored_bytes: int | None = Field(Quota().stored_bytes, gt=0)
+        quota_turn_seconds: float | None = Field(Quota().turn_seconds, gt=0, allow_inf_nan=False)
         failpoints: str = Field("", pattern=r"^([a-z_]+:[0-9]+)?$")
 
     try:
@@ -98,6 +107,13 @@ def load_settings(**overrides: Any) -> Settings:
         passphrase=read.passphrase,
         registries=tuple(dict.fromkeys(read.registries.replace(",", " ").split())),
         trusted=tuple(dict.fromkeys(read.trusted.replace(",", " ").split())),
+        quota=Quota(
+            read.quota_instances,
+            read.quota_messages,
+            read.quota_bytes_per_second,
+            read.quota_stored_bytes,
+            read.quota_turn_seconds,
+        ),
         failpoints=read.failpoints,
     )
 

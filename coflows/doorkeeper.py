@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from coflows.broker.base import Delivery
 from coflows.broker.topology import door_queue, session_queue
 from coflows.client import Client
-from coflows.errors import CoflowsError, FlowInstanceError, UnroutableError
+from coflows.errors import CoflowsError, FlowInstanceError, QuotaExceededError, UnroutableError
 from coflows.failpoints import Failpoints
 from coflows.fair_pool import FairPool
 from coflows.flows.overrides import check_overrides
@@ -29,6 +29,7 @@ from coflows.model.messages import new_message_id
 from coflows.model.wire import DoorPayload, Fetch, FetchItem, Hello, Keep, Release, read_payload
 from coflows.mounting import Mounter
 from coflows.parcel import Parcel
+from coflows.quotas.accounts import Accounts, Excess
 from coflows.releasing import handle_release
 from coflows.resolution import MountRequest, check_vouched, derive_id, describe, patience
 from coflows.session import Incoming
@@ -36,6 +37,10 @@ from coflows.tree import named
 
 logger = logging.getLogger(__name__)
 
+REQUESTS = 64
+"""Requests of one user that are worked on or wait for it: others' find threads."""
+FETCH_BYTES = 128 * 2**10
+"""Bytes for which one request for instances counts, besides its own: as much work as a message of that size."""
 PREFETCH = 256
 """Requests worked off at once. One that waits for another user's answer keeps its thread, so that flows of two users
 that need each other's can be fetched with one worker each."""
@@ -52,6 +57,9 @@ class Doorkeeper:
         self._mounter = Mounter(cl, (*base_paths, *cl.settings.flow_modules))
         self._failpoints = Failpoints(cl.settings.failpoints)
         self._payloads: TypeAdapter[Fetch | Keep | Release | Hello] = TypeAdapter(DoorPayload)
+        messages = cl.settings.quota.messages
+        self._quota = cl.settings.quota.with_limits({"messages": min(messages or REQUESTS, REQUESTS)})
+        self._accounts = Accounts()
         self._threads = FairPool(f"coflows-door-{cl.user_id[:8]}", PREFETCH)
         _ = cl.session
         self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
@@ -73,7 +81,27 @@ class Doorkeeper:
             return
         parcel = Parcel(delivery, len(requests))
         for incoming, request in requests:
-            self._threads.submit(incoming.sender, partial(self._handle, parcel, incoming, request))
+            excess = self._admit(incoming, request)
+            if excess is None:
+                self._threads.submit(incoming.sender, partial(self._work, parcel, incoming, request))
+            elif not isinstance(request, Keep | Hello):
+                self._reply(parcel, incoming.sender, request, _refused(request, excess))
+
+    def _admit(self, incoming: Incoming, request: Fetch | Keep | Release | Hello) -> Excess | None:
+        """Whether the sender may ask for more now; what gives something back is always let in."""
+        if incoming.sender == self._cl.user_id:
+            return None
+        giving = not isinstance(request, Fetch)
+        now, size = time.monotonic(), len(incoming.data) + (0 if giving else FETCH_BYTES)
+        with self._accounts.lock:
+            return self._accounts.get(incoming.sender, self._quota, now).admit(size, now, always=giving)
+
+    def _work(self, parcel: Parcel, incoming: Incoming, request: Fetch | Keep | Release | Hello) -> None:
+        try:
+            self._handle(parcel, incoming, request)
+        finally:
+            if incoming.sender != self._cl.user_id:
+                self._accounts.leave([self._accounts.get(incoming.sender, self._quota, time.monotonic())])
 
     def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Keep | Release | Hello]:
         incoming = self._cl.session.read(sender, item)
@@ -133,6 +161,7 @@ class Doorkeeper:
 
     def _sweep(self) -> None:
         while not self._ending.wait(SWEEP):
+            self._accounts.sweep(time.monotonic())
             try:
                 sweep(self._cl, time.time(), self._failpoints)
             except (CoflowsError, TimeoutError) as error:
@@ -173,4 +202,14 @@ class Doorkeeper:
             keep_by=fetch.keep_by,
             grant=fetch.grants.get(item.key),
             root=fetch.root,
+            for_user=None if sender == self._cl.user_id else sender,
         )
+
+
+def _refused(request: Fetch | Release, excess: Excess) -> Reply:
+    error = QuotaExceededError(
+        f"You ask this user for more at a time than he gives one user ({excess.limit}).",
+        hint=f"Ask again in {excess.retry_after:.1f} s (error.retry_after).",
+        retry_after=excess.retry_after,
+    )
+    return Reply(answers=request.request_id, failure=Failure.of(error).to_dict())

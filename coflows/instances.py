@@ -26,6 +26,7 @@ from coflows.model.layout import (
     records_prefix,
     replies_prefix,
     timers_prefix,
+    usage_key,
 )
 from coflows.store.base import Entry, Store
 
@@ -35,13 +36,15 @@ PAGE = 1000
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A mounted instance: its place, its address, and the addresses of its subflows. ``version`` is that of its
-    metadata; a commit on condition of it fails once the instance is deleted. ``grant`` is the one it was mounted by."""
+    metadata; a commit on condition of it fails once the instance is deleted. ``grant`` is the one it was mounted by,
+    ``for_user`` whose usage it counts as, None when nobody's."""
 
     path: MountPath
     address: InstanceAddress
     subflows: Mapping[str, InstanceAddress]
     version: int
     grant: str | None = None
+    for_user: str | None = None
 
 
 def no_such_instance(flow_id: str) -> InstanceNotFoundError:
@@ -68,6 +71,7 @@ def find_instance(store: Store, flow_id: str, metadata: Entry | None = None) -> 
         subflows={key: InstanceAddress.from_dict(value) for key, value in record["subflows"].items()},
         version=metadata.version,
         grant=value.get("grant"),
+        for_user=record.get("for_user"),
     )
 
 
@@ -103,6 +107,8 @@ def instance_keys(store: Store, instance: Instance) -> list[str]:
         charged_prefix(flow_id),
     )
     keys = [metadata_key(flow_id), keeping_key(flow_id)]
+    if instance.for_user is not None:
+        keys.append(usage_key(instance.for_user, path.endpoint, flow_id))
     keys += (key for prefix in prefixes for key in all_keys(store, prefix))
     for key in all_keys(store, timers_prefix(flow_id)):
         timer = key.removeprefix(timers_prefix(flow_id))
@@ -118,3 +124,13 @@ def all_keys(store: Store, prefix: str) -> Iterator[str]:
         if len(page) < PAGE:
             return
         start = page[-1] + "\x01"
+
+
+def all_entries(store: Store, prefix: str) -> Iterator[Entry]:
+    """All entries under a prefix, read a page at a time."""
+    start: str | None = None
+    while page := store.scan(prefix, start=start, limit=PAGE):
+        yield from page
+        if len(page) < PAGE:
+            return
+        start = page[-1].key + "\x01"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import random
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from coflows.broker.topology import door_queue
@@ -15,6 +20,7 @@ from coflows.errors import (
     ConflictError,
     FlowInstanceError,
     InstanceNotFoundError,
+    QuotaExceededError,
     UnknownUserError,
 )
 from coflows.failpoints import Failpoints
@@ -22,16 +28,24 @@ from coflows.flows.loading import FlowClasses
 from coflows.identity.sealing import SINGLE
 from coflows.keeping import Probation, tell_kept
 from coflows.model.failure import Failure
+from coflows.model.flow_names import FlowName
 from coflows.model.layout import fetched_key, keeping_key
 from coflows.model.names import LOCAL
 from coflows.model.wire import ChainLink, Fetch, FetchItem, as_mapping
+from coflows.registry.choosing import Candidate
 from coflows.registry.lookup import Lookup
 from coflows.releasing import ask_release
 from coflows.resolution import MountRequest, derive_id, describe, fetch_items, flow_id_of, next_deadline
 from coflows.tree import Mounted, Node, Tree, named
+from coflows.usage import Usage
 from coflows.waiting import PendingReply
 
+logger = logging.getLogger(__name__)
+
 MAX_TRIES = 100
+WORKING = 2
+"""Requests that are looked up or written at the same time; those that wait for other users do not count. More threads
+would only get into each other's way, and into that of turns in the same process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,8 @@ class _Asked:
     request_id: str
     items: list[FetchItem]
     reply: PendingReply
+    ask: Callable[[], PendingReply]
+    """Asks again."""
 
 
 class Mounter:
@@ -52,6 +68,8 @@ class Mounter:
         self._cl = cl
         self._failpoints = Failpoints(cl.settings.failpoints)
         self._classes = FlowClasses(tuple(base_paths) or cl.settings.flow_modules)
+        self._usage = Usage(cl.store, cl.settings.quota)
+        self._working = threading.BoundedSemaphore(WORKING)
 
     def mount(self, requests: Sequence[MountRequest]) -> list[Mounted]:
         """Mount, or find the instances that these requests (or, of a singleton, anybody's) mounted before; all in one
@@ -63,7 +81,8 @@ class Mounter:
         """
         lookup = Lookup(self._cl.settings.registries, trusted=self._cl.settings.trusted)
         for _ in range(MAX_TRIES):
-            tree = Tree(self._cl, self._classes, lookup, requests)
+            with self._working:
+                tree = Tree(self._cl, self._classes, partial(self._find, lookup), requests)
             mounted = self._try(tree, lookup)
             if mounted is not None:
                 return mounted
@@ -99,10 +118,14 @@ class Mounter:
         self, user_id: str, request_id: str, item: FetchItem, deadline: float, keep_by: float, grant: str | None
     ) -> Mounted:
         grants = {} if grant is None else {item.key: grant}
-        reply = self._ask(user_id, request_id, [item], (), deadline, keep_by, grants)
+
+        def ask() -> PendingReply:
+            return self._ask(user_id, request_id, [item], (), deadline, keep_by, grants)
+
+        reply = ask()
         self._failpoints.reach("fetch_sent")
         try:
-            return self._answer(user_id, [item], reply, deadline)[item.key]
+            return self._answer(user_id, [item], reply, deadline, ask)[item.key]
         except BaseException:
             self._withdraw(user_id, request_id, [item])
             raise
@@ -114,7 +137,8 @@ class Mounter:
             self._fetch_subflows(tree, lookup, asked)
             mounted = tree.mounted()
             self._failpoints.reach("before_mount")
-            tree.commit()
+            with self._working:
+                self._commit(tree)
         except ConflictError as error:
             if tree.is_twin(error.keys):  # They are mounted, with the same subflows.
                 return None
@@ -132,6 +156,21 @@ class Mounter:
                 tell_kept(self._cl, flow_id, probation.remote)
         return mounted
 
+    def _find(self, lookup: Lookup, name: FlowName) -> Candidate:
+        """Ask registries, and let others work meanwhile."""
+        self._working.release()
+        try:
+            return lookup.find(name)
+        finally:
+            self._working.acquire()
+
+    def _commit(self, tree: Tree) -> None:
+        """Write it, if those whose usage it counts as may have that much. Raises QuotaExceededError."""
+        with ExitStack() as claims:
+            for user_id, amounts in tree.usage().items():
+                claims.enter_context(self._usage.claimed(user_id, amounts))
+            tree.commit()
+
     # -- subflows of others ------------------------------------------------------------------------------------
 
     def _fetch_subflows(self, tree: Tree, lookup: Lookup, asked: list[_Asked]) -> None:
@@ -145,17 +184,26 @@ class Mounter:
                 with named((*request.steps, describe(items[0].key, items[0].flow_endpoint, user_id))):
                     deadline = next_deadline(request.deadline, now)
                     grants = {key: spec.grant for key, spec in wanted.items() if spec.grant is not None}
-                    reply = self._ask(
-                        user_id, request_id, items, node.chain, deadline, request.keep_by, grants, request.caller
+                    ask = partial(
+                        self._ask,
+                        user_id,
+                        request_id,
+                        items,
+                        node.chain,
+                        deadline,
+                        request.keep_by,
+                        grants,
+                        request.caller,
                     )
-                asked.append(_Asked(node, user_id, request_id, items, reply))
+                    reply = ask()
+                asked.append(_Asked(node, user_id, request_id, items, reply, ask))
         if asked:
             self._failpoints.reach("fetch_sent")
         for one in asked:
             request, first = one.node.request, one.items[0]
             with named((*request.steps, describe(first.key, first.flow_endpoint, one.user_id))):
                 with lookup.explained(one.user_id, self._cl.broker.url):
-                    one.node.subflows.update(self._answer(one.user_id, one.items, one.reply, request.deadline))
+                    one.node.subflows.update(self._answer(one.user_id, one.items, one.reply, request.deadline, one.ask))
 
     def _ask(
         self,
@@ -184,7 +232,29 @@ class Mounter:
         )
         return self._cl.session.request(door_queue(user_id).name, user_id, request_id, fetch, unroutable=unknown)
 
-    def _answer(self, user_id: str, items: list[FetchItem], reply: PendingReply, deadline: float) -> dict[str, Mounted]:
+    def _answer(
+        self,
+        user_id: str,
+        items: list[FetchItem],
+        reply: PendingReply,
+        deadline: float,
+        ask: Callable[[], PendingReply],
+    ) -> dict[str, Mounted]:
+        """What he answers; he is asked again, which is the same request, when that helps before the deadline."""
+        while True:
+            try:
+                return self._answered(user_id, items, reply, deadline)
+            except QuotaExceededError as error:
+                pause = None if error.retry_after is None else error.retry_after * random.uniform(1.0, 1.5)
+                if pause is None or time.time() + pause > deadline:
+                    raise
+                logger.info("User %s is asked again in %.1f s: %s", user_id, pause, error)
+                time.sleep(pause)
+                reply = ask()
+
+    def _answered(
+        self, user_id: str, items: list[FetchItem], reply: PendingReply, deadline: float
+    ) -> dict[str, Mounted]:
         try:
             answer = reply.result(max(deadline - time.time(), 0.0))
         except TimeoutError as error:

@@ -49,6 +49,9 @@ class MountRequest:
         """Who begins the fetch, for those who are asked for subflows; None: this user."""
         return self.root or (None if self.client == LOCAL else self.client)
 
+    for_user: str | None = None
+    """The other user whose usage the instance counts as, if any."""
+
     @property
     def flow_id(self) -> str:
         """The id of the instance that this request mounts."""
@@ -129,6 +132,7 @@ def local_request(
         steps=(*parent.steps, describe(key, spec.flow_endpoint, LOCAL)),
         keep_by=parent.keep_by,
         root=parent.caller,
+        for_user=parent.for_user,
     )
 
 

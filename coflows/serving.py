@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from coflows.access.rules import Access
 from coflows.client import Client
 from coflows.codec.wire import encode
+from coflows.endpoint_quotas import encode_limits
 from coflows.endpoints import Endpoint, endpoint_names, ensure_point, find_endpoint, read
 from coflows.errors import (
     ConflictError,
@@ -28,7 +29,7 @@ from coflows.instances import find_instance, instance_keys, mounted_ids
 from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
 from coflows.model.flow_names import REGISTRY, FlowName, is_looked_up
-from coflows.model.layout import METADATA, SERVED, endpoint_prefix, fetched_key, rule_key, serve_key
+from coflows.model.layout import METADATA, SERVED, endpoint_prefix, fetched_key, quota_key, rule_key, serve_key
 from coflows.model.messages import new_message_id
 from coflows.model.names import (
     LOCAL,
@@ -65,6 +66,8 @@ def serve_flow(
     parallel_dispatch: bool = False,
     singleton: bool = False,
     access: Access | str | Collection[str] | None = None,
+    *,
+    quota: Mapping[str, Any] | None = None,
 ) -> bool:
     """Serve a flow class at an endpoint. True when it was not served yet, False (and nothing changes) when it was, with
     the same class and with what is asked for here beyond the defaults. The class may be given itself, where workers
@@ -75,9 +78,12 @@ def serve_flow(
     ``access`` says who may fetch it: "everybody" who can reach the broker (the default), a list of user ids,
     "group:NAME" of this user's, or "grant" for nobody; besides, who has a grant (``coflows.granting``) always may, and
     this user himself. An endpoint that was unserved keeps its rule until another one is said.
-    Raises NameInvalidError, FlowClassError, FlowConfigError, or EndpointTakenError when something else is served there,
-    and then serves nothing.
+    ``quota`` says what each other user may have there, by the names of Quota's fields (``{"messages": 100}``), where
+    that is not what the settings say; it is set also when the flow was served already, and None changes nothing.
+    Raises NameInvalidError, FlowClassError, FlowConfigError, ConfigurationError for what is no quota, or
+    EndpointTakenError when something else is served there, and then serves nothing.
     """
+    limits = {} if quota is None else {quota_key(check_endpoint(flow_endpoint)): encode_limits(quota)}
     flow_class_name = _class_name(flow_class_name)
     check_endpoint(flow_endpoint)
     check_dispatch_point(dispatch_point)
@@ -85,13 +91,15 @@ def serve_flow(
     rule = None if access is None else Access.of(access)
     if _is_served_so(cl, endpoint, rule):
         logger.info("%s is served already.", flow_endpoint)
+        if limits:
+            cl.store.commit(limits)
         return False
     flow_class = resolve_flow_class(flow_class_name, cl.settings.flow_modules)
     subflow_specs(flow_class.get_config())
     ensure_point(cl, dispatch_point)
     init = serve_key(flow_endpoint, "init")
     try:
-        writes = {**endpoint.writes(), SERVED: encode(time.time())}
+        writes = {**endpoint.writes(), SERVED: encode(time.time()), **limits}
         if rule is not None:
             writes |= rule_writes(flow_endpoint, rule)
         cl.store.commit(writes, conditions={init: ABSENT})

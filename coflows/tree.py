@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -22,12 +22,21 @@ from coflows.keeping import Probation
 from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
 from coflows.model.flow_names import REGISTRY, FlowName
-from coflows.model.layout import MountPath, keeping_key, metadata_key, mounts_prefix, parse_mount_key, serve_key
+from coflows.model.layout import (
+    MountPath,
+    keeping_key,
+    metadata_key,
+    mounts_prefix,
+    parse_mount_key,
+    serve_key,
+    usage_key,
+)
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
-from coflows.registry.lookup import Lookup
+from coflows.registry.choosing import Candidate
 from coflows.resolution import MountRequest, Plan, describe, extend_chain, local_request, next_deadline, plan
 from coflows.store.base import ABSENT, Entry
+from coflows.usage import Amount, in_steps, mount_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +117,17 @@ class _Config(NamedTuple):
 
 class Tree:
     """One attempt: what is mounted here, over all levels of subflows that are this user's. Only ``commit`` writes.
-    ``roots`` are what was asked for, in that order; ``lookup`` finds whose the subflows are that registries tell.
+    ``roots`` are what was asked for, in that order; ``find`` finds whose the subflows are that registries tell.
     For one thread."""
 
-    def __init__(self, cl: Client, classes: FlowClasses, lookup: Lookup, requests: Sequence[MountRequest]) -> None:
+    def __init__(
+        self, cl: Client, classes: FlowClasses, find: Callable[[FlowName], Candidate], requests: Sequence[MountRequest]
+    ) -> None:
         """Raises EndpointNotFoundError, FlowClassError, FlowConfigError, FlowCycleError or FlowInstanceError."""
         self.nodes: list[Node] = []
         self._cl = cl
         self._classes = classes
-        self._lookup = lookup
+        self._find = find
         self._endpoints: dict[str, Endpoint] = {}
         self._configs: dict[tuple[str, bytes], _Config] = {}
         self._class_configs: dict[str, tuple[Mapping[str, Any], str]] = {}
@@ -158,6 +169,15 @@ class Tree:
         if writes:
             conditions |= self._admission.conditions
             self._cl.store.commit(writes, conditions=conditions)
+
+    def usage(self) -> dict[str, list[Amount]]:
+        """What ``commit`` adds to what is kept for other users, by user."""
+        found: dict[str, list[Amount]] = {}
+        for node in self.nodes:
+            if (user_id := _for_user(node)) is not None:
+                base, state = _sizes(_values(node))
+                found.setdefault(user_id, []).append(Amount(node.endpoint.name, 1, base + in_steps(state)))
+        return found
 
     def probations(self) -> dict[str, Probation]:
         """What is still to be done, by instance, once it is mounted: of what was asked for, and of singletons, which
@@ -227,14 +247,16 @@ class Tree:
         for key, spec in specs.items():
             if spec.user_id == REGISTRY:
                 with named((describe(key, spec.flow_endpoint, REGISTRY),)):
-                    chosen = self._lookup.find(FlowName.parse(spec.flow_endpoint))
+                    chosen = self._find(FlowName.parse(spec.flow_endpoint))
                 found[key] = replace(spec, user_id=chosen.user_id, flow_endpoint=chosen.endpoint)
         return found
 
     def _children(self, node: Node) -> list[_Wanted]:
         deadline = next_deadline(node.request.deadline, time.time())
+        # A singleton stays for all, and so does what belongs to it.
+        request = replace(node.request, for_user=None) if node.endpoint.singleton else node.request
         return [
-            _Wanted(local_request(node.request, key, spec, node.chain, deadline), node.subflows, key)
+            _Wanted(local_request(request, key, spec, node.chain, deadline), node.subflows, key)
             for key, spec in node.plan.local.items()
         ]
 
@@ -319,23 +341,43 @@ def named(steps: Sequence[str]) -> Iterator[None]:
         raise told from error
 
 
+def _for_user(node: Node) -> str | None:
+    """Whose usage the instance counts as: nobody's when it is there for all."""
+    return None if node.endpoint.singleton else node.request.for_user
+
+
+def _values(node: Node) -> dict[str, bytes]:
+    """The fields of the mount, encoded."""
+    request, address = node.request, node.address
+    subflows = {key: one.address.to_dict() for key, one in node.subflows.items()}
+    init = {"created_at": time.time(), "address": address.to_dict(), "subflows": subflows}
+    if (user_id := _for_user(node)) is not None:
+        init["for_user"] = user_id
+    values = {"init": encode(init), "config_overrides": encode(request.config_overrides)}
+    if request.initial_state is not None:
+        values["state"] = encode_state(request.initial_state)
+    if request.dispatch_point_override is not None:
+        values["dispatch_point_override"] = encode(request.dispatch_point_override)
+    return values
+
+
+def _sizes(values: Mapping[str, bytes]) -> tuple[int, int]:
+    """Bytes of all that stays as it is, and of the state."""
+    state = len(values.get("state", b""))
+    return sum(map(len, values.values())) - state, state
+
+
 def _writes(node: Node) -> dict[str, bytes]:
     request, address = node.request, node.address
     path = MountPath(address.flow_endpoint, request.client, address.flow_id)
-    subflows = {key: one.address.to_dict() for key, one in node.subflows.items()}
-    init = {"created_at": time.time(), "address": address.to_dict(), "subflows": subflows}
-    writes = {
-        path.key("init"): encode(init),
-        path.key("config_overrides"): encode(request.config_overrides),
-    }
+    values = _values(node)
+    writes = {path.key(field): value for field, value in values.items()}
     metadata = {"flow_endpoint": path.endpoint, "user_id": request.client}
     if request.grant is not None and not node.endpoint.singleton:
         metadata["grant"] = request.grant
     writes[metadata_key(address.flow_id)] = encode(metadata)
-    if request.initial_state is not None:
-        writes[path.key("state")] = encode_state(request.initial_state)
-    if request.dispatch_point_override is not None:
-        writes[path.key("dispatch_point_override")] = encode(request.dispatch_point_override)
+    if (user_id := _for_user(node)) is not None:
+        writes[usage_key(user_id, path.endpoint, address.flow_id)] = mount_usage(*_sizes(values))
     if node.endpoint.singleton:
         # Written anew with the same value: its new version makes whoever mounts at the same time decide again.
         writes[serve_key(path.endpoint, "singleton")] = encode(True)

@@ -5,19 +5,28 @@ ready job after the other, of one lane or many, so that its turns share one comm
 has ended. When a turn takes its time the batch begins no more, and what waits starts in another. A batch that waits for
 something gives its slot to others and gets one back, before any new batch, when it goes on; so a chain of turns that
 wait for each other completes on one slot.
+
+Callers take turns: of those who have something ready each is next once, whether it waits in lanes of his own or with
+others' jobs in one, whose order is kept for each caller alone. No caller's jobs hold all slots, if there are several.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from coflows.quotas.fair_queue import FairQueue
 
 Job = TypeVar("Job", bound=Hashable)
 
 MAX_BATCH = 64
 """Jobs."""
+SHORT = 32
+"""Jobs of a lane up to which it keeps the order in which they came, whoever sent them."""
+UNLIMITED = ""
+"""The caller whose jobs may hold all slots: the owner himself."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,6 +38,12 @@ class Batch(Generic[Job]):
     lane: str = ""
     begun: int = 0
     open: bool = True
+    caller: str = UNLIMITED
+    """Whose job was begun last."""
+    counts: bool = False
+    """Whether that counts among the jobs of his that hold a slot."""
+    left: deque[str] = field(default_factory=deque)
+    """Lanes of it that have more, left for other callers' for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +64,32 @@ Commands = list[Start[Job] | Resume[Job]]
 
 
 class Admission(Generic[Job]):
-    """Events in, commands out. Not thread-safe: its owner serialises the events and obeys the commands."""
+    """Events in, commands out. Not thread-safe: its owner serialises the events and obeys the commands.
 
-    def __init__(self, concurrency: int) -> None:
+    ``caller_of`` tells whose a job is, ``UNLIMITED`` for the owner's own."""
+
+    def __init__(self, concurrency: int, caller_of: Callable[[Job], str] = lambda _job: UNLIMITED) -> None:
         self.free = concurrency
-        self._lanes: dict[str, deque[Job]] = {}
-        """What waits, none of it begun."""
+        self._caller_of = caller_of
+        self._share = max(1, concurrency - 1)
+        """Slots that one caller's jobs may hold."""
+        self._holding: dict[str, int] = {}
+        self._full: set[str] = set()
+        """Callers whose jobs hold their share."""
+        self._lanes: dict[str, deque[Job] | FairQueue[str, Job]] = {}
+        """What waits, none of it begun; as a deque as long as it is all of one caller, or not much."""
+        self._shared: set[str] = set()
+        """Lanes with a deque in which several callers have something."""
         self._taken: dict[str, Batch[Job]] = {}
         self._held: set[str] = set()
         self._running: set[Batch[Job]] = set()
         self._fresh: Batch[Job] | None = None
         """The batch that was started and has begun nothing yet: it can begin all that is ready, so one is enough."""
-        self._ready: deque[str] = deque()
+        self._ready: FairQueue[str, str] = FairQueue()
+        """The lanes that are not taken or held, by each caller who has something in them. Where several have, entries
+        may be left of when it was not taken yet."""
+        self._listed: set[tuple[str, str]] = set()
+        """Those entries of lanes in which several callers had something."""
         self._resuming: deque[Batch[Job]] = deque()
 
     @property
@@ -76,12 +105,18 @@ class Admission(Generic[Job]):
     def arrive(self, jobs: Iterable[tuple[str, Job]]) -> Commands[Job]:
         """Messages came, each the last of its lane."""
         for lane, job in jobs:
-            queue = self._lanes.get(lane)
+            queue, caller = self._lanes.get(lane), self._caller_of(job)
             if queue is None:
-                queue = self._lanes[lane] = deque()
+                self._lanes[lane] = deque((job,))
                 if lane not in self._taken and lane not in self._held:
-                    self._ready.append(lane)
-            queue.append(job)
+                    self._ready.push(caller, lane)
+            elif isinstance(queue, deque) and self._may_append(lane, queue, caller):
+                queue.append(job)
+            else:
+                mixed = self._mixed(lane, queue)
+                if caller not in mixed.owners and lane not in self._taken and lane not in self._held:
+                    self._list(caller, lane)
+                mixed.push(caller, job)
         return self._fill()
 
     def next(self, batch: Batch[Job]) -> Job | None:
@@ -89,31 +124,107 @@ class Admission(Generic[Job]):
         is to begin no more."""
         if batch is self._fresh:
             self._fresh = None
-        if not batch.open or batch.begun >= MAX_BATCH:
+        if self._full:
+            self._discount(batch)
+        lane = self._next_lane(batch) if batch.open and batch.begun < MAX_BATCH else None
+        if lane is None:
+            self._discount(batch)
             return None
-        lane = batch.lane
-        if lane not in batch.lanes or lane in self._held or lane not in self._lanes:
-            if not self._ready:
-                return None
-            lane = batch.lane = self._ready.popleft()
-            batch.lanes.add(lane)
-            self._taken[lane] = batch
+        batch.lane = lane
         queue = self._lanes[lane]
-        job = queue.popleft()
+        if isinstance(queue, deque):
+            job = queue.popleft()
+            caller = self._caller_of(job)
+        else:
+            found = queue.pop(self._full)
+            assert found is not None
+            caller, job = found
         if not queue:
             del self._lanes[lane]
+            self._shared.discard(lane)
         batch.begun += 1
+        if caller != batch.caller or not batch.counts:
+            self._discount(batch)
+            batch.caller = caller
+            self._count(batch)
         return job
+
+    def _next_lane(self, batch: Batch[Job]) -> str | None:
+        """Where the batch goes on: in its lane, unless it is another caller's turn; then with what is ready, then with
+        what it has left."""
+        goes_on = batch.lane in self._lanes and self._may_begin(batch, batch.lane)
+        if goes_on and not self._ready.waits(self._full, batch.caller):
+            if not batch.left:
+                return batch.lane
+        elif (lane := self._take_ready()) is not None:
+            if goes_on:
+                batch.left.append(batch.lane)
+            batch.lanes.add(lane)
+            self._taken[lane] = batch
+            return lane
+        if goes_on:
+            batch.left.append(batch.lane)
+        while batch.left:
+            lane = batch.left.popleft()
+            if self._may_begin(batch, lane):
+                return lane
+        return None
+
+    def _may_begin(self, batch: Batch[Job], lane: str) -> bool:
+        queue = self._lanes.get(lane)
+        if queue is None or lane not in batch.lanes or lane in self._held:
+            return False
+        if isinstance(queue, deque):
+            return self._caller_of(queue[0]) not in self._full
+        return queue.waits(self._full)
+
+    def _may_append(self, lane: str, queue: deque[Job], caller: str) -> bool:
+        """Whether a lane stays in the order in which messages came, whoever sent them."""
+        first = self._caller_of(queue[0])
+        if lane not in self._shared and first == caller:
+            return True
+        if len(queue) >= SHORT or first in self._full:
+            return False
+        self._shared.add(lane)
+        return True
+
+    def _owners(self, queue: deque[Job] | FairQueue[str, Job]) -> Collection[str]:
+        return (self._caller_of(queue[0]),) if isinstance(queue, deque) else queue.owners
+
+    def _mixed(self, lane: str, queue: deque[Job] | FairQueue[str, Job]) -> FairQueue[str, Job]:
+        """The lane's jobs, as those of several callers."""
+        if isinstance(queue, FairQueue):
+            return queue
+        self._shared.discard(lane)
+        mixed: FairQueue[str, Job] = FairQueue()
+        for job in queue:
+            mixed.push(self._caller_of(job), job)
+        self._lanes[lane] = mixed
+        return mixed
+
+    def _take_ready(self) -> str | None:
+        """A lane that is ready, with something of a caller whose turn it is."""
+        while (found := self._ready.pop(self._full)) is not None:
+            if self._listed:
+                self._listed.discard(found)
+            caller, lane = found
+            queue = self._lanes.get(lane)
+            if queue is None or lane in self._taken or lane in self._held:
+                continue
+            if caller in self._owners(queue):
+                return lane
+        return None
 
     def release(self, batch: Batch[Job]) -> Commands[Job]:
         """The batch's thread is done with it, its commit is on the way: the slot is free, the lanes are not."""
+        self._discount(batch)
         self._give_slot(batch)
         return self._fill()
 
     def detach(self, batch: Batch[Job], lane: str) -> Batch[Job]:
         """A job that was begun goes on somewhere that takes no slot: it becomes a batch of its own, which has the lane
         until its ``end``; the others go on without it."""
-        alone: Batch[Job] = Batch({lane}, lane, 1, open=False)
+        alone: Batch[Job] = Batch({lane}, lane, 1, open=False, caller=batch.caller)
         batch.lanes.remove(lane)
         self._taken[lane] = alone
         return alone
@@ -135,23 +246,30 @@ class Admission(Generic[Job]):
             self._fresh = None
         return self._fill()
 
+    def abandon(self, batch: Batch[Job]) -> Commands[Job]:
+        """A running batch's thread does not come back from its job: its slot is free, and it counts for its caller
+        until its ``end``."""
+        self._give_slot(batch)
+        return self.let_go(batch)
+
     def end(self, batch: Batch[Job], again: Iterable[tuple[str, Job]] = ()) -> Commands[Job]:
         """The batch is over, whether it was running, paused or released; ``again`` are the first of their lanes."""
+        self._discount(batch)
         self._give_slot(batch)
         if batch in self._resuming:
             self._resuming.remove(batch)
         for lane, job in reversed(list(again)):
-            self._lanes.setdefault(lane, deque()).appendleft(job)
+            self._put_first(lane, job)
         for lane in batch.lanes:
             del self._taken[lane]
-            if lane in self._lanes and lane not in self._held:
-                self._ready.append(lane)
+            self._make_ready(lane)
         batch.lanes.clear()
         batch.open = False
         return self._fill()
 
     def pause(self, batch: Batch[Job]) -> Commands[Job]:
         """A running batch waits for something; the lanes it has begun stay taken, its slot does not."""
+        self._discount(batch)
         self._give_slot(batch)
         return self.let_go(batch)
 
@@ -163,35 +281,89 @@ class Admission(Generic[Job]):
     def hold(self, lane: str) -> None:
         """Begin nothing of a lane until ``let_loose``; what was begun goes on."""
         self._held.add(lane)
-        if lane in self._ready:
-            self._ready.remove(lane)
+        self._unlist({lane})
 
     def let_loose(self, lane: str, first: Job | None = None) -> Commands[Job]:
         """A lane is not held any more; ``first``: what goes before all that waits there."""
-        waits = lane in self._lanes and lane not in self._held
         self._held.discard(lane)
         if first is not None:
-            self._lanes.setdefault(lane, deque()).appendleft(first)
-        if lane in self._lanes and lane not in self._taken and not waits:
-            self._ready.append(lane)
+            self._put_first(lane, first)
+        if lane not in self._taken:
+            self._unlist({lane})
+            self._make_ready(lane)
         return self._fill()
 
     def withdraw(self, jobs: Iterable[Job]) -> list[Job]:
         """Forget those of the jobs that were not begun; gives them. The others go on."""
         wanted, gone = set(jobs), []
-        for lane in list(self._lanes):
-            queue = self._lanes[lane]
-            if wanted.isdisjoint(queue):
-                continue
-            gone += [job for job in queue if job in wanted]
-            kept = deque(job for job in queue if job not in wanted)
-            if kept:
-                self._lanes[lane] = kept
-                continue
-            del self._lanes[lane]
-            if lane not in self._taken and lane not in self._held:
-                self._ready.remove(lane)
+        changed: set[str] = set()
+        for lane, queue in list(self._lanes.items()):
+            mixed = self._mixed(lane, queue)
+            before = len(mixed.owners)
+            gone += mixed.discard(wanted)
+            if not mixed:
+                del self._lanes[lane]
+            if len(mixed.owners) < before and lane not in self._taken and lane not in self._held:
+                changed.add(lane)
+        if changed:
+            self._unlist(changed)
+            for lane in changed:
+                self._make_ready(lane)
         return gone
+
+    def _put_first(self, lane: str, job: Job) -> None:
+        self._mixed(lane, self._lanes.setdefault(lane, deque())).push_first(self._caller_of(job), job)
+
+    def _make_ready(self, lane: str) -> None:
+        """A lane is not taken any more: it waits for a turn of each caller who has something in it."""
+        if lane in self._lanes and lane not in self._held:
+            queue = self._lanes[lane]
+            if lane in self._shared and isinstance(queue, deque) and self._caller_of(queue[0]) in self._full:
+                queue = self._mixed(lane, queue)
+            owners = self._owners(queue)
+            for caller in owners:
+                if len(owners) == 1:
+                    self._ready.push(caller, lane)
+                else:
+                    self._list(caller, lane)
+
+    def _list(self, caller: str, lane: str) -> None:
+        if (caller, lane) not in self._listed:
+            self._listed.add((caller, lane))
+            self._ready.push(caller, lane)
+
+    def _unlist(self, lanes: set[str]) -> None:
+        self._ready.discard(lanes)
+        self._listed = {one for one in self._listed if one[1] not in lanes}
+
+    def _count(self, batch: Batch[Job]) -> None:
+        caller = batch.caller
+        if caller != UNLIMITED:
+            batch.counts = True
+            held = self._holding[caller] = self._holding.get(caller, 0) + 1
+            if held >= self._share and caller not in self._full:
+                self._full.add(caller)
+                self._divide(caller)
+
+    def _divide(self, full: str) -> None:
+        """Others do not wait behind what a caller has in lanes that he shares with them."""
+        for lane in list(self._shared):
+            queue = self._lanes[lane]
+            if isinstance(queue, deque) and self._caller_of(queue[0]) == full:
+                self._mixed(lane, queue)
+                if lane not in self._taken and lane not in self._held:
+                    self._unlist({lane})
+                    self._make_ready(lane)
+
+    def _discount(self, batch: Batch[Job]) -> None:
+        if not batch.counts:
+            return
+        batch.counts, caller = False, batch.caller
+        held = self._holding[caller] = self._holding[caller] - 1
+        if held < self._share:
+            self._full.discard(caller)
+        if not held:
+            del self._holding[caller]
 
     def _give_slot(self, batch: Batch[Job]) -> None:
         if batch is self._fresh:
@@ -202,10 +374,11 @@ class Admission(Generic[Job]):
 
     def _fill(self) -> Commands[Job]:
         commands: Commands[Job] = []
-        while self.free and (self._resuming or (self._ready and self._fresh is None)):
+        while self.free and (self._resuming or (self._fresh is None and self._ready.waits(self._full))):
             self.free -= 1
             if self._resuming:
                 batch = self._resuming.popleft()
+                self._count(batch)
                 commands.append(Resume(batch))
             else:
                 batch = self._fresh = Batch()

@@ -26,6 +26,7 @@ from coflows.dispatch.loader import Loaded, Loader
 from coflows.dispatch.parking import Claim
 from coflows.dispatch.process_turn import ProcessTurns, failure_of
 from coflows.dispatch.records import Outgoing, TurnRecord
+from coflows.dispatch.stored import StoredBytes
 from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
@@ -36,6 +37,7 @@ from coflows.errors import (
     CoflowsError,
     FlowError,
     OutOfOrderError,
+    QuotaExceededError,
     SerializationError,
     StoreError,
 )
@@ -47,6 +49,7 @@ from coflows.model.failure import Failure
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
 from coflows.redaction import Redactor
 from coflows.store.keys import MAX_VALUE_BYTES
+from coflows.usage import Usage
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -76,6 +79,7 @@ class Handler:
         self._resources = resources
         self._failpoints = failpoints
         self._writer = Writer(cl.store, runner, failpoints)
+        self._stored = StoredBytes(cl.store, Usage(cl.store, cl.settings.quota))
 
     def write(self, work: Work, *, last: bool = False, alone: bool = True) -> None:
         """See Writer."""
@@ -87,12 +91,13 @@ class Handler:
         if job.parked is None and job.source.gives_back(job):
             self._runner.put_off(job)
             return True
-        work.job, work.since = job, time.monotonic()
+        work.since, work.turn, work.job = time.monotonic(), None, job
         if not job.fresh:
             self._refresh(job)
         record = None if job.done is None else TurnRecord.decode(job.done.value)
         if record is not None and record.is_of(job.incoming.message_id, job.incoming.sender):
             logger.info("Message %s was worked off before; its reply is sent again.", job.incoming.message_id)
+            self._runner.turnstile.charge(job, sum(len(one.data) for one in record.sent))
             self._over(work, job, record.sent, accepted=True)
             return True
         call, flow_id = job.payload, job.payload.flow_id
@@ -206,7 +211,7 @@ class Handler:
         assert job is not None
         loaded.flow.bind(turn)
         self._failpoints.reach("mid_turn")
-        job.on_cancel = turn.cancel
+        work.turn, job.on_cancel = turn, turn.cancel
         if job.cancelled:
             turn.cancel()  # It came before there was a turn to tell.
         try:
@@ -240,7 +245,7 @@ class Handler:
         if not loaded.parallel:
             work.loaded.pop(turn.flow_id, None)
         alone = self._runner.detach(work, job)
-        alone.loaded[turn.flow_id] = loaded
+        alone.loaded[turn.flow_id], alone.turn = loaded, turn
 
         def ended(coroutine: Coroutine, work: Work) -> None:
             try:
@@ -265,6 +270,8 @@ class Handler:
             cancel()
 
     def _ran(self, work: Work, turn: Turn, loaded: Loaded, outcome: object) -> bool:
+        if turn.abandoned is not None:
+            return self._came_back(turn)
         try:
             turn.check_cancelled()
             if isinstance(outcome, dict):
@@ -281,10 +288,20 @@ class Handler:
                 raise FlowError(f"{turn.endpoint} is a parallel endpoint: its flows have no records.")
         except Exception as error:
             return self._raised(work, turn, error)
+        if state is not None:
+            try:
+                self._stored.claim(loaded, len(state))
+            except QuotaExceededError as error:
+                if work.job is not None:
+                    work.job.ended_by = error
+                return self._raised(work, turn, error)
         return self._add(work, turn, state=state, records=records)
 
     def _raised(self, work: Work, turn: Turn, error: BaseException) -> bool:
-        failure = failure_of(error, self._redactor)
+        if turn.abandoned is not None:
+            return self._came_back(turn)
+        ended_by = None if work.job is None else work.job.ended_by
+        failure = failure_of(error, self._redactor) if ended_by is None else Failure.of(ended_by)
         if failure.code == CallCancelledError.code:
             logger.info("%s %s was cancelled: %s", turn.endpoint, turn.flow_id, failure.text)
         else:
@@ -292,6 +309,29 @@ class Handler:
             logger.warning("%s %s raised: %s", turn.endpoint, turn.flow_id, what.rstrip())
         turn.fail(failure)
         return self._add(work, turn, failed=True)
+
+    def abandon(self, work: Work, job: Job) -> None:
+        """A turn that was ended does not end: its sender is answered now, its instance goes on without it, and its
+        thread counts for its sender until it comes back."""
+        self._runner.alone(work)
+        with work.draft.lock:
+            turn = work.turn
+            if work.job is not job or turn is None or work.draft.broken or turn.abandoned is not None:
+                return
+            turn.abandoned = self._runner.turnstile.keep_in_hand(job)
+            work.job = work.turn = None
+            alone = self._runner.detach(work, job)
+            alone.loaded[turn.flow_id] = work.loaded.pop(turn.flow_id)
+        logger.warning("%s %s does not end; it goes on without effect.", turn.endpoint, turn.flow_id)
+        self._runner.abandon(work)
+        self._raised(alone, turn.anew(), CallCancelledError("It did not end."))
+        self.write(alone, last=True)
+
+    def _came_back(self, turn: Turn) -> bool:
+        """The thread of a turn that was abandoned: what it brings is too late."""
+        if turn.abandoned is not None:
+            turn.abandoned()
+        return False
 
     def _add(
         self,
@@ -305,19 +345,25 @@ class Handler:
     ) -> bool:
         """Put the turn's effects into the batch's draft: new state, the record of the turn and what it sent, on
         condition that nobody else has done so, and that this worker still holds the lease."""
-        job, loaded = work.job, work.loaded[turn.flow_id]
-        assert job is not None
+        job, loaded = work.job, work.loaded.get(turn.flow_id)
+        if job is None or loaded is None:
+            return self._came_back(turn)
         flow_id, lease, place = turn.flow_id, job.source.lease, job.incoming.place
         effects = effects_of(turn, job, loaded, records)
         if state is not None and state != loaded.state:
             effects.writes[loaded.instance.path.key("state")] = state
             loaded.state = state
-        loaded.lease, loaded.epoch = lease, job.epoch
+            self._stored.count(loaded, effects.writes)
+        if job.account is not None and turn.sent:
+            self._runner.turnstile.charge(job, turn.sent_bytes)
         if letter is not None:
             effects.writes[dead_key(letter.id)] = letter.encode()
         elif job.letter is not None:
             effects.deletes.append(dead_key(job.letter))
         with work.draft.lock:
+            if turn.abandoned is not None:
+                return self._came_back(turn)
+            loaded.lease, loaded.epoch = lease, job.epoch
             claim = job.claim
             if claim is not None:
                 effects.conditions[claim.key] = claim.version

@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -19,6 +21,7 @@ from coflows.dispatch.custody import Custody
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.lease import Lease
 from coflows.dispatch.sequencing import Sequencer
+from coflows.dispatch.turnstile import Turnstile
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, StoreError
 from coflows.identity.sealing import Item
@@ -26,6 +29,7 @@ from coflows.model.calls import Call
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
 from coflows.model.wire import Cancel, DispatchPayload, Recall, Replay, read_payload
 from coflows.parcel import Parcel
+from coflows.quotas.fair_queue import FairQueue
 from coflows.session import Incoming, Session
 from coflows.store.base import Store
 
@@ -36,6 +40,24 @@ logger = logging.getLogger(__name__)
 
 MAX_TURNED_AWAY = 10_000
 """Streams of strangers that are remembered."""
+ROUND, ROUND_OF_MANY = 256, 64
+"""Messages that are opened, and taken in, before turns go on, about; the latter when several senders wait."""
+PIECE = 32
+"""Messages of one sender that are taken in before it is the next one's turn."""
+MAX_OPENED = 32 * 2**20
+"""Bytes that messages take in memory which are opened, and wait for their senders' turns; more stay sealed."""
+
+
+class _Piece(NamedTuple):
+    """Messages of one delivery that are opened and wait. ``era`` is that of their source: in another one the delivery
+    has gone back."""
+
+    number: int
+    source: Source
+    era: int
+    parcel: Parcel
+    items: Sequence[tuple[Incoming, Call | Recall | Cancel | Replay]]
+    weight: int
 
 
 class Intake:
@@ -47,9 +69,11 @@ class Intake:
         store: Store,
         runner: Runner,
         custody: Custody,
-        schedule: Callable[[Callable[[], None]], None],
+        turnstile: Turnstile,
+        schedule: Callable[..., None],
     ) -> None:
         self._schedule = schedule
+        self._turnstile = turnstile
         self._custody = custody
         self._session = session
         self._store = store
@@ -59,6 +83,10 @@ class Intake:
         self._scheduled = False
         self._lock = threading.Lock()
         self._taking = threading.Lock()
+        self._opened: FairQueue[str, _Piece] = FairQueue()
+        self._numbers = count(1)
+        self._weight = 0
+        """Of what is in it."""
         self._open: dict[tuple[str, str, str], Job] = {}
         self._sequencer: Sequencer[Job] = Sequencer()
         self._flows: dict[int, set[str]] = {}
@@ -83,6 +111,7 @@ class Intake:
 
     def adopt(self, job: Job) -> None:
         """A job that did not come in a delivery of this worker's."""
+        self._turnstile.adopt(job)
         with self._taking:
             self._open[job.key] = job
 
@@ -96,20 +125,40 @@ class Intake:
         twin.twin, twin.fresh = False, False
         return twin
 
+    def begin_again(self, twin: Job) -> None:
+        """Work off what ``repeat`` gave: its sender asks again. What was refused is refused again, or judged anew where
+        there is no order in which its place is passed."""
+        if self._turnstile.has_refused(twin):
+            twin.late = twin.incoming.place is not None
+            self.let_in([twin])
+        else:
+            self._runner.accept([twin])
+
+    def let_in(self, ready: Iterable[Job], *, next: bool = False) -> None:
+        """Begin those that may be worked off; the others are answered."""
+        admitted, refused = self._turnstile.admit(ready)
+        if refused:
+            self._runner.finish(refused)
+        self._runner.accept(admitted, next=next)
+
     def ended(self, job: Job) -> None:
         """The job is over; when its message comes again, the store knows."""
         if self._open.get(job.key) is job:
             del self._open[job.key]
+        if job.account is not None:
+            self._turnstile.leave((job,))
         if job.again:
             self._runner.quarantine.leave(job)
 
     def tick(self) -> None:
         """Let go on what has waited too long for an earlier message."""
+        now = time.monotonic()
+        self._turnstile.tick(now)
         with self._taking:
-            ready = self._sequencer.expire(time.monotonic())
+            ready = self._sequencer.expire(now)
         for job in ready:
             logger.warning("An earlier message than %s never came; going on without it.", job.incoming.message_id)
-        self._runner.accept(ready)
+        self.let_in(ready)
 
     def forget(self, jobs: Iterable[Job], partition: int) -> None:
         """These jobs were given back: another worker may go on with them, and with all of their partition."""
@@ -128,23 +177,40 @@ class Intake:
             taken, self._waiting = self._waiting, deque()
         with self._taking:
             ready = self._read(taken)
+            opened = bool(self._opened)
         with self._lock:
-            again = self._scheduled = bool(self._waiting)
-        self._runner.accept(ready, next=not again)
+            left = bool(taken) or opened
+            taken.extend(self._waiting)
+            self._waiting = taken
+            again = self._scheduled = bool(taken) or opened
+        self.let_in(ready, next=not again)
         if again:
-            self._schedule(self._take_in)
+            # What was taken in goes first: others' turns are in it.
+            self._schedule(self._take_in, first=not left)
 
-    def _read(self, taken: Iterable[tuple[Delivery, Source]]) -> list[Job]:
+    def _read(self, taken: deque[tuple[Delivery, Source]]) -> list[Job]:
+        """The next jobs of what was taken, which is left what is for later."""
         jobs: list[Job] = []
         epochs: dict[Source, int | None] = {}
+        sources: set[Source] = set()
         try:
-            for delivery, source in taken:
-                if source.defer(delivery):
-                    continue
+            opened = 0
+            while taken and opened < ROUND and self._weight < MAX_OPENED:
+                delivery, source = taken.popleft()
+                sources.add(source)
+                if not source.defer(delivery):
+                    opened += self._open_parcel(delivery, source)
+                    self._runner.beat()
+            # Whose turn it is says what is taken in, and what came first says in which order.
+            for piece in sorted(self._next_pieces(), key=attrgetter("number")):
+                source = piece.source
+                if piece.era != source.era:
+                    continue  # It has gone back.
+                sources.add(source)
                 if source not in epochs:
                     # The lease comes first: what is read before may be older than the last commit of who held it.
                     epochs[source] = None if source.lease is None else self._take(source.lease)
-                self._open_parcel(delivery, source, epochs[source], jobs)
+                self._begin(piece, epochs[source], jobs)
                 self._runner.beat()
             self._look_up(jobs)
             self._runner.beat()
@@ -156,10 +222,19 @@ class Intake:
                 logger.exception("Messages could not be taken in; they go back.")
             for job in jobs:
                 self._open.pop(job.key, None)
-            for source in {source for _, source in taken}:
+            for source in sources:
                 source.start_over()
             return []
         return self._in_order(jobs)
+
+    def _next_pieces(self) -> list[_Piece]:
+        most = ROUND if len(self._opened.owners) < 2 else ROUND_OF_MANY
+        pieces: list[_Piece] = []
+        while most > 0 and (found := self._opened.pop()) is not None:
+            pieces.append(found[1])
+            most -= len(found[1].items)
+            self._weight -= found[1].weight
+        return pieces
 
     def _take(self, lease: Lease) -> int:
         fresh = not lease.taken
@@ -174,22 +249,34 @@ class Intake:
                     self._parked[key] = max(self._parked.get(key, 0), one.place.number)
         return epoch
 
-    def _open_parcel(self, delivery: Delivery, source: Source, epoch: int | None, jobs: list[Job]) -> None:
+    def _open_parcel(self, delivery: Delivery, source: Source) -> int:
+        """Whose messages are in it is known then, and each sender is next once. Gives how many there are."""
         try:
             opened = self._session.open(delivery.body)
             read_items = [self._read_item(opened.sender, item, opened.expiry) for item in opened.items]
         except CoflowsError as error:
             logger.warning("Rejected a message from %s: %s", delivery.queue, error)
             delivery.reject(f"{error.code}: {error}")
-            return
+            return 1
         except Exception as error:  # A mistake of ours, which must not cost the messages beside it.
             logger.exception("A message from %s could not be read; it is rejected.", delivery.queue)
             delivery.reject(f"internal: {error!r}")
-            return
+            return 1
         parcel = Parcel(delivery, len(read_items))
+        for first in range(0, len(read_items), PIECE):
+            items = read_items[first : first + PIECE]
+            weight = sum(incoming.weight for incoming, _ in items)
+            piece = _Piece(next(self._numbers), source, source.era, parcel, items, weight)
+            self._opened.push(opened.sender, piece)
+            self._weight += piece.weight
+        return len(read_items)
+
+    def _begin(self, piece: _Piece, epoch: int | None, jobs: list[Job]) -> None:
+        source, parcel = piece.source, piece.parcel
+        delivery = parcel.delivery
         partitioned = source.lease is not None
         own: list[Job] = []
-        for incoming, payload in read_items:
+        for incoming, payload in piece.items:
             replayed = None
             if isinstance(payload, Replay):
                 replayed = payload.letter
@@ -245,8 +332,13 @@ class Intake:
         flow_id, message_id = payload.flow_id, payload.message_id
         job = self._open.get((incoming.sender, flow_id, message_id))
         if isinstance(payload, Recall):
-            unknown = job is None and not self._custody.lot.has(partition, flow_id, message_id, incoming.sender)
-            answer = recorded(self._session, self._store, payload, incoming.sender, unknown=unknown)
+            if not self._turnstile.may_ask(incoming.sender):
+                return  # He asks again.
+            answer = self._turnstile.refusal(payload, incoming.sender)
+            if answer is None:
+                unknown = job is None and not self._custody.lot.has(partition, flow_id, message_id, incoming.sender)
+                answer = recorded(self._session, self._store, payload, incoming.sender, unknown=unknown)
+            self._turnstile.asked(incoming.sender, len(answer.data))
             self._runner.outbox.send_one(answer)
         elif job is not None:
             job.cancel()

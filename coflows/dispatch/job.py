@@ -9,8 +9,11 @@ from typing import Protocol
 from coflows.broker.base import Delivery
 from coflows.dispatch.lease import Lease
 from coflows.dispatch.parking import Claim
+from coflows.errors import CoflowsError
 from coflows.model.calls import Call
 from coflows.parcel import Parcel
+from coflows.quotas.accounts import Account
+from coflows.quotas.quota import Quota
 from coflows.session import Incoming
 from coflows.store.base import Entry
 
@@ -25,6 +28,10 @@ class Source(Protocol):
     @property
     def lease(self) -> Lease | None:
         """The lease of the partition; None for the queue of parallel endpoints."""
+
+    @property
+    def era(self) -> int:
+        """Another one once all that was not worked off has gone back."""
 
     def defer(self, delivery: Delivery) -> bool:
         """Whether too much is in hand: the source gives the delivery to the runner again later, or it goes back."""
@@ -84,6 +91,13 @@ class Job:
     """Whether there is no such instance, or not for its sender: it is refused, in no order, and runs in no turn."""
     charged: str | None = None
     """The mark that it was paid for, by a grant."""
+    caller: str = ""
+    """Whose turn it takes: its sender's, if he is not the owner himself."""
+    account: Account | None = None
+    """Where it counts as in hand, with the limits of ``quota``; None: nowhere."""
+    quota: Quota | None = None
+    ended_by: CoflowsError | None = None
+    """Why the runtime has ended its turn, whatever comes of it."""
 
     @property
     def claim(self) -> Claim | None:

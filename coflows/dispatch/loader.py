@@ -19,6 +19,7 @@ from coflows.flows import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.instances import Instance, find_instance, no_such_instance
 from coflows.store.base import Entry, Store
+from coflows.usage import in_steps
 
 CACHE_SIZE = 10_000
 MAX_DESIGNS = 256
@@ -40,6 +41,8 @@ class Loaded:
     private_keys: tuple[str, ...] = ()
     lease: Lease | None = None
     epoch: int | None = None
+    counted: int = 0
+    """Bytes that the state counts for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class Loader:
         else:
             flow.set_flow_state(decode_state(state))
         private = tuple(flow.flow_config.get("private_keys") or ())
-        return Loaded(instance, flow, blueprint.parallel, state, private)
+        return Loaded(instance, flow, blueprint.parallel, state, private, counted=in_steps(len(state or b"")))
 
     def _make(self, blueprint: _Blueprint, instance: Instance) -> Flow:
         if self._processes.wants(blueprint.config):

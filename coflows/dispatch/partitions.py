@@ -66,6 +66,7 @@ class PartitionFeed:
         self._deferred: set[Delivery] = set()
         """Those of it that the runner does not have."""
         self._sealed = self._largest = 0
+        self._era = 0
         self._holding = False
         self._stopped = False
         self._changed = threading.Condition()
@@ -80,6 +81,11 @@ class PartitionFeed:
     def lease(self) -> Lease | None:
         """The right to commit for this partition."""
         return self._lease
+
+    @property
+    def era(self) -> int:
+        """See Source."""
+        return self._era
 
     def open(self) -> None:
         """Consume. Raises what the broker raises."""
@@ -182,6 +188,7 @@ class PartitionFeed:
     def _stop_taking(self, wait: float) -> None:
         with self._changed:
             self._holding = True
+            self._era += 1
             self._unopened.clear()
             self._deferred.clear()
             self._sealed = 0

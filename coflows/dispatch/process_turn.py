@@ -126,6 +126,7 @@ class FlowInProcess(Flow):
             name=f"{turn.endpoint} {turn.flow_id}",
             memory_limit=self.flow_config.get("memory_limit"),
             serve=_Calls(turn, self._turns.threads).serve,
+            owner="" if input_message.sender == turn.user_id else input_message.sender or "",
         )
         turn.ends_with(running)
         try:

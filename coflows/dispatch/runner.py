@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.outbox import Outbox, Turns
+from coflows.dispatch.overtime import look
 from coflows.dispatch.parking import ParkingLot
 from coflows.dispatch.process_turn import ProcessTurns
 from coflows.dispatch.quarantine import Quarantine
 from coflows.dispatch.refused import Refused
 from coflows.dispatch.retries import Retries
+from coflows.dispatch.turnstile import Turnstile
 from coflows.dispatch.work import Work
 from coflows.errors import ConflictError
 from coflows.failpoints import Failpoints
@@ -67,8 +70,9 @@ class Runner:
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, park_after)
         self._clock = Clock(cl.session, cl.store, dispatch_point)
-        self._intake = Intake(cl.session, cl.store, self, self.custody, self._schedule)
-        self._admission: Admission[Job] = Admission(concurrency)
+        self.turnstile = Turnstile(cl.session, cl.store, cl.settings.quota)
+        self._intake = Intake(cl.session, cl.store, self, self.custody, self.turnstile, self._schedule)
+        self._admission: Admission[Job] = Admission(concurrency, attrgetter("caller"))
         self._lock = threading.Lock()
         self._crew = Crew(f"coflows-turn-{cl.user_id[:8]}")
         self._flusher = Flusher(f"coflows-flush-{cl.user_id[:8]}")
@@ -141,7 +145,9 @@ class Runner:
         self.gate.tick()
         self._intake.tick()
         self._refused.tick(time.monotonic())
-        self.custody.tick(list(self._works.values()))
+        works = list(self._works.values())
+        look(works, time.monotonic(), self._handler.abandon)
+        self.custody.tick(works)
 
     def expect(self, due: float) -> None:
         """A timer was committed that is due then (seconds since the epoch)."""
@@ -192,6 +198,12 @@ class Runner:
         alone = self._works[batch] = Work(batch, job=job, since=work.since)
         return alone
 
+    def abandon(self, work: Work) -> None:
+        """The batch's thread does not come back from its job: others get its slot."""
+        with self._lock:
+            commands = self._admission.abandon(work.batch)
+        self._obey(commands)
+
     def finish_async(self, coroutines: Sequence[Coroutine]) -> None:
         """These have ended; what comes then needs a thread."""
         self._crew.submit(partial(self.coroutines.finish, coroutines), first=True)
@@ -233,7 +245,12 @@ class Runner:
     def finish(self, turns: Turns) -> None:
         """Publish what was committed; once all of it is confirmed, acknowledge."""
         jobs = [job for job, _ in turns]
+        self.answered(jobs)
         self.outbox.send(turns, partial(self._published, jobs))
+
+    def answered(self, jobs: Iterable[Job]) -> None:
+        """Their replies are about to leave: whoever gets one may send the next message."""
+        self.turnstile.leave(jobs)
 
     def settle(self, jobs: Sequence[Job], error: BaseException | None) -> None:
         """The jobs are over: their deliveries are acknowledged, or after an error given back."""
@@ -247,7 +264,7 @@ class Runner:
             twin = job.settle(again=error is not None)
             repeated = None if twin is None else self._intake.repeat(twin)
             if repeated is not None and job.source.track([repeated]):
-                self.accept([repeated])
+                self._intake.begin_again(repeated)
             elif repeated is not None:
                 self._intake.ended(repeated)
             sources.setdefault(job.source, []).append(job)
@@ -290,8 +307,8 @@ class Runner:
                 continue
             self._crew.submit(partial(self._run, command.batch), next=next)
 
-    def _schedule(self, task: Callable[[], None]) -> None:
-        self._crew.submit(task, first=True)
+    def _schedule(self, task: Callable[[], None], *, first: bool = True) -> None:
+        self._crew.submit(task, first=first)
 
     def _run(self, batch: Batch[Job]) -> None:
         work = self._works[batch] = Work(batch)
@@ -329,6 +346,7 @@ class Runner:
         self._failpoints.reach("after_publish")
         if error is not None:
             logger.warning("Replies were not confirmed; %d message(s) go back soon: %s", len(jobs), error)
+            self.turnstile.keep(jobs)
             self._refused.add(jobs, error, time.monotonic())
         else:
             self.settle(jobs, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -50,6 +50,7 @@ class Turn:
         "_futures",
         "_instance",
         "_private_keys",
+        "abandoned",
         "calls",
         "deletes",
         "due",
@@ -98,6 +99,8 @@ class Turn:
         self._futures: list[FlowFuture | Future[Any]] = []
         self._cancelled = False
         self._bytes = 0
+        self.abandoned: Callable[[], None] | None = None
+        """When it is over without its flow having come back: what to do once that does, whatever it brings."""
 
     # -- for the flow (FlowRuntime) ----------------------------------------------------------------------------
 
@@ -246,6 +249,11 @@ class Turn:
 
     # -- for the runner ----------------------------------------------------------------------------------------
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of what it sends when it is committed."""
+        return self._bytes
+
     def ends_with(self, running: Future[Any]) -> None:
         """What runs elsewhere for this turn is cancelled when the turn is."""
         self._futures.append(running)
@@ -271,6 +279,21 @@ class Turn:
                 f"The secret {name} would leave {self.endpoint} in {where}.",
                 hint="Secrets are never kept or sent: read self.secrets where the value is used.",
             )
+
+    def anew(self) -> Turn:
+        """The same turn, of which nothing has happened yet."""
+        return Turn(
+            self._cl,
+            self._instance,
+            self.message,
+            origin=self.origin,
+            secrets=self.secrets,
+            resources=self.resources,
+            private_keys=self._private_keys,
+            pause=self.pause,
+            course=self._course,
+            redactor=self.redactor,
+        )
 
     def fail(self, failure: Failure) -> None:
         """Drop all that was to be sent, and tell who waits for the outcome of this turn why there is none."""

@@ -9,6 +9,7 @@ from coflows.dispatch.admission import Batch
 from coflows.dispatch.draft import Draft
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded
+from coflows.dispatch.turn import Turn
 
 
 @dataclass(eq=False, slots=True)
@@ -20,6 +21,8 @@ class Work:
     job: Job | None = None
     since: float = 0.0
     """When its turn began, by the monotonic clock."""
+    turn: Turn | None = None
+    """The turn, once its flow has the message."""
     loaded: dict[str, Loaded] = field(default_factory=dict)
     """The flows that its turns run on, which it has for itself."""
     go_on: threading.Event | None = None

@@ -45,6 +45,7 @@ class Writer:
         both: _Both | None = None
         if last and self._may_answer_early(content):
             both = _Both(partial(self._runner.settle, [job for job, _ in content.turns]))
+            self._runner.answered(job for job, _ in content.turns)
             self._runner.outbox.send(content.turns, both)
         for key, (passed, at) in content.orders.items():
             content.writes[key] = encode({"passed": passed, "at": at})

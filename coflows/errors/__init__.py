@@ -54,6 +54,8 @@ CoflowsError
 |   |-- CallCycleError            the call went through this instance already
 |   |-- CallDepthError            ... or through too many
 |   `-- CallBudgetError           ... or has caused as many others as it may
+|-- QuotaExceededError            more than the owner gives one caller; retry_after tells when to ask again
+|   `-- TurnTimeExceededError     a turn took longer than its caller may use (also a TimeoutError)
 |-- RemoteFlowError               the flow that was called raised
 |-- PoisonMessageError            workers died over the message; it was given up
 |-- DeadLetterNotFoundError
@@ -106,7 +108,9 @@ from coflows.errors.calls import (
     OtherBrokerError,
     OutOfOrderError,
     PoisonMessageError,
+    QuotaExceededError,
     RemoteFlowError,
+    TurnTimeExceededError,
     UnknownUserError,
 )
 from coflows.errors.carriers import (
@@ -207,6 +211,7 @@ __all__ = [
     "ProofInvalidError",
     "QueryInvalidError",
     "QueueMismatchError",
+    "QuotaExceededError",
     "RegistryError",
     "RegistryRefusedError",
     "RegistryUnavailableError",
@@ -218,6 +223,7 @@ __all__ = [
     "StoreReadOnlyError",
     "StoreUnavailableError",
     "TaskError",
+    "TurnTimeExceededError",
     "UnknownUserError",
     "UnroutableError",
     "UserExistsError",

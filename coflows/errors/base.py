@@ -9,16 +9,20 @@ class CoflowsError(Exception):
     """Root of all errors that coflows raises.
 
     ``code`` is stable across releases and is what travels to other users; ``hint`` says what to do next.
-    ``str(error)`` is ``"what and where. hint"``.
+    ``str(error)`` is ``"what and where. hint"``. ``retry_after``: seconds after which the same may succeed, None when
+    that is not known.
     """
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+    retry_after: float | None = None
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, hint)
         self.message = message
         self.hint = hint
+        if retry_after is not None:
+            self.retry_after = retry_after
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()

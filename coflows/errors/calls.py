@@ -52,6 +52,20 @@ class AccessDeniedError(CoflowsError):
     exit_code = 8
 
 
+class QuotaExceededError(CoflowsError):
+    """The owner gives a caller only so much, and this is more: it was not worked off. ``retry_after`` says when it may
+    be asked again."""
+
+    code = "quota_exceeded"
+    exit_code = 12
+
+
+class TurnTimeExceededError(QuotaExceededError, TimeoutError):
+    """The turn took longer than its caller may have one take; nothing of it was kept."""
+
+    code = "turn_time_exceeded"
+
+
 class RemoteFlowError(CoflowsError):
     """The flow that was called raised.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coflows.errors import (
@@ -17,6 +17,7 @@ from coflows.errors import (
 
 MAX_TEXT = 4_000
 MAX_TRACEBACK = 16_000
+MAX_RETRY_AFTER = 86_400.0
 
 
 def _subclasses(kind: type[CoflowsError]) -> Iterator[type[CoflowsError]]:
@@ -37,10 +38,18 @@ def _clipped(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
+def _seconds(value: object) -> float | None:
+    """A time to wait, as another user names it: of a day at most."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0.0:
+        return None
+    return min(float(value), MAX_RETRY_AFTER)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """``raised`` tells an exception of the flow's own code (it becomes a RemoteFlowError at the caller) from an
-    error of the runtime (it becomes the error class with the same code). ``trace`` is only sent to the owner."""
+    error of the runtime (it becomes the error class with the same code). ``trace`` is only sent to the owner;
+    ``retry_after`` is in seconds."""
 
     code: str
     error_type: str
@@ -48,6 +57,7 @@ class Failure:
     hint: str = ""
     raised: bool = False
     trace: str | None = None
+    retry_after: float | None = None
 
     @classmethod
     def of(
@@ -63,30 +73,34 @@ class Failure:
             hint=clean(error.hint) if known and isinstance(error, CoflowsError) else "",
             raised=raised,
             trace=clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:] if raised else None,
+            retry_after=error.retry_after if isinstance(error, CoflowsError) else None,
         )
 
     def for_others(self) -> Failure:
         """The same without what only the owner may see."""
-        return Failure(self.code, self.error_type, self.text, self.hint, self.raised)
+        return replace(self, trace=None)
 
     def to_error(self, where: str) -> CoflowsError:
         """The exception to raise at the caller; ``where`` names the flow that was called."""
-        if self.raised:
-            return RemoteFlowError(
-                f"{where} raised {self.error_type}: {self.text}",
-                error_type=self.error_type,
-                error_text=self.text,
-                remote_code=None if self.code == "exception" else self.code,
-                remote_traceback=self.trace,
-                hint=self.hint,
-            )
-        return _plain_error_class(self.code)(self.text, hint=self.hint)
+        error = self._raised(where) if self.raised else _plain_error_class(self.code)(self.text, hint=self.hint)
+        error.retry_after = self.retry_after
+        return error
+
+    def _raised(self, where: str) -> RemoteFlowError:
+        return RemoteFlowError(
+            f"{where} raised {self.error_type}: {self.text}",
+            error_type=self.error_type,
+            error_text=self.text,
+            remote_code=None if self.code == "exception" else self.code,
+            remote_traceback=self.trace,
+            hint=self.hint,
+        )
 
     def within(self, step: str) -> FlowInstanceError:
         """The error of a fetch that failed at ``step``, a link of the chain of subflows."""
         kind = FlowCycleError if self.code == FlowCycleError.code else FlowInstanceError
         reason = self.text if self.code in (kind.code, FlowInstanceError.code) else f"{self.code}: {self.text}"
-        return kind(f"{step} -> {reason}", hint=self.hint)
+        return kind(f"{step} -> {reason}", hint=self.hint, retry_after=self.retry_after)
 
     def to_dict(self) -> dict[str, Any]:
         """A msgpack-able dict; ``from_dict`` reads it back."""
@@ -104,6 +118,7 @@ class Failure:
                 hint=_clipped(str(value.get("hint", "")), MAX_TEXT),
                 raised=value.get("raised") is True,
                 trace=None if trace is None else str(trace)[:MAX_TRACEBACK],
+                retry_after=_seconds(value.get("retry_after")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise SerializationError(f"Failure is malformed: {error!r}.") from error

@@ -1,6 +1,7 @@
 """The keys of a user's store: the mount tree, instance metadata, and what the dispatch worker keeps.
 
 flows:{endpoint}:init | flow_class_name | default_dispatch_point | singleton | parallel_dispatch
+flows:{endpoint}:quota               what one caller may have there, where that is not what the settings say
 flows:{endpoint}:mounts:{client}:{flow_id}:init | config_overrides | state [| dispatch_point_override]
 instance_metadata:{flow_id}          whose instance it is and at which endpoint
 fetched:{flow_id}                    address of an instance that this user fetched from another
@@ -33,6 +34,7 @@ served                               when an endpoint was served or unserved las
 keyring                              the user's own keys of later epochs, sealed
 peer_keys:{user_id}                  the newest certificate that is known of another user
 peer_keys_changed                    how many of those there are; written with each of them
+usage:{user_id}:{endpoint}:{flow_id} bytes of an instance that is mounted for another user
 swept                                when old records were last swept
 """
 
@@ -96,6 +98,11 @@ def endpoint_prefix(endpoint: str) -> str:
 def serve_key(endpoint: str, field: str) -> str:
     """The key of one field of a serve entry."""
     return f"flows:{endpoint}:{field}"
+
+
+def quota_key(endpoint: str) -> str:
+    """The limits that an endpoint has of its own."""
+    return f"flows:{endpoint}:quota"
 
 
 def mounts_prefix(endpoint: str) -> str:
@@ -299,3 +306,13 @@ def charged_prefix(flow_id: str) -> str:
 def charged_key(flow_id: str, message_id: str) -> str:
     """That a message was paid for."""
     return f"{CHARGED}{flow_id}:{message_id}"
+
+
+def usage_prefix(user_id: str) -> str:
+    """What the records of all instances that are mounted for a user begin with."""
+    return f"usage:{user_id}:"
+
+
+def usage_key(user_id: str, endpoint: str, flow_id: str) -> str:
+    """How much an instance that is mounted for a user takes."""
+    return f"usage:{user_id}:{endpoint}:{flow_id}"

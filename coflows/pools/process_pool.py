@@ -79,6 +79,7 @@ class ProcessPool:
         timeout: float | None = None,
         memory_limit: int | None = None,
         serve: Serve | None = None,
+        owner: str = "",
         **kwargs: Any,
     ) -> Future[Any]:
         """Run ``function(*args, **kwargs)`` in a worker process. The future raises what the function raised, with the
@@ -86,9 +87,10 @@ class ProcessPool:
         WorkerMemoryError when its process died; PoolClosedError. ``cancel()`` on it works at any time until it is
         done: whoever waits goes on at once, and the process is ended. So is it at a timeout.
 
-        ``name`` is how errors call the task. ``serve``: the function is given a Caller as its first argument, and what
-        it asks is given to ``serve(data, answer)``, from the pool's thread: it must not block, and ``answer`` may be
-        called later, from any thread. The future's callbacks are called from the pool's thread too.
+        ``name`` is how errors call the task; one ``owner``, if any, does not get all processes. ``serve``: the function
+        is given a Caller as its first argument, and what it asks is given to ``serve(data, answer)``, from the pool's
+        thread: it must not block, and ``answer`` may be called later, from any thread. The future's callbacks are
+        called from the pool's thread too.
         Raises SerializationError for what cannot be pickled.
         """
         name = name or f"{getattr(function, '__name__', 'task')}-{next(self._numbers)}"
@@ -107,7 +109,7 @@ class ProcessPool:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="coflows-pool", daemon=True)
                 self._thread.start()
-            self._post(lambda: self._roster.submit(task, task.timeout, time.monotonic()))
+            self._post(lambda: self._roster.submit(task, task.timeout, time.monotonic(), owner))
         return task.future
 
     @property

@@ -74,28 +74,32 @@ class _Worker(Generic[T]):
     phase: Phase = Phase.STARTING
     task: T | None = None
     deadline: float | None = None
+    owner: str = ""
 
 
 class Roster(Generic[T]):
     """At most ``limit`` workers that start, are idle or work, and at most ``paused_limit`` more because others are
     paused. Tasks are hashable, each is submitted once, and are begun in the order of submitting. Times are those of
-    one monotonic clock, in seconds. Every method gives commands, to be carried out in order. Not thread-safe."""
+    one monotonic clock, in seconds. Every method gives commands, to be carried out in order. Not thread-safe.
+
+    Tasks of one owner (``""``: of nobody) are worked on by all workers but one, if there are several: the others'
+    go on."""
 
     def __init__(self, limit: int, paused_limit: int) -> None:
         self.limit = limit
         self.paused_limit = paused_limit
         self.closed = False
-        self._waiting: dict[T, float | None] = {}
+        self._waiting: dict[T, tuple[float | None, str]] = {}
         self._workers: dict[int, _Worker[T]] = {}
         self._started = 0
 
     # -- tasks -------------------------------------------------------------------------------------------------
 
-    def submit(self, task: T, timeout: float | None, now: float) -> list[Command[T]]:
+    def submit(self, task: T, timeout: float | None, now: float, owner: str = "") -> list[Command[T]]:
         """A task that may run for ``timeout`` seconds, counted from when a worker begins it."""
         if self.closed:
             return [Fail(task, Why.CLOSED)]
-        self._waiting[task] = timeout
+        self._waiting[task] = (timeout, owner)
         return self._staffed(now)
 
     def cancel(self, task: T, now: float) -> list[Command[T]]:
@@ -196,6 +200,13 @@ class Roster(Generic[T]):
         one.phase, one.task, one.deadline = Phase.ENDING, None, None
         return Kill(number)
 
+    def _next(self) -> T | None:
+        """The task that is to be begun next."""
+        owners = [one.owner for one in self._workers.values() if one.phase is Phase.WORKING and one.owner]
+        share = max(1, self.limit - 1)
+        full = {owner for owner in owners if owners.count(owner) >= share}
+        return next((task for task, (_, owner) in self._waiting.items() if owner not in full), None)
+
     def _staffed(self, now: float) -> list[Command[T]]:
         """Give what waits to who is idle; start or end workers as there are too few or too many."""
         commands: list[Command[T]] = []
@@ -203,12 +214,11 @@ class Roster(Generic[T]):
         counts = dict.fromkeys(Phase, 0)
         for one in self._workers.values():
             counts[one.phase] += 1
-        while self._waiting and idle and counts[Phase.WORKING] < self.limit:
-            task, timeout = next(iter(self._waiting.items()))
-            del self._waiting[task]
+        while idle and counts[Phase.WORKING] < self.limit and (task := self._next()) is not None:
+            timeout, owner = self._waiting.pop(task)
             number = idle.pop()
             one = self._workers[number]
-            one.phase, one.task = Phase.WORKING, task
+            one.phase, one.task, one.owner = Phase.WORKING, task, owner
             one.deadline = None if timeout is None else now + timeout
             counts[Phase.WORKING] += 1
             commands.append(Give(number, task))
