@@ -24,6 +24,8 @@ CoflowsError
 |-- FlowError
 |   |-- FlowClassError            a class that does not import, or is no Flow
 |   |-- FlowConfigError           a config that does not parse or validate
+|   |-- InputInvalidError         a message that the flow does not take (also a ValueError)
+|   |-- OutputInvalidError        a reply that is not what the flow promises (also a ValueError)
 |   |-- EndpointTakenError        the endpoint serves another class, or the same one otherwise
 |   `-- FlowTimeoutError          a flow or task did not end in time (also a TimeoutError)
 |-- ExecutionError                a task in a pool
@@ -128,6 +130,8 @@ from coflows.errors.flows import (
     FlowConfigError,
     FlowError,
     FlowTimeoutError,
+    InputInvalidError,
+    OutputInvalidError,
     PoolClosedError,
     TaskError,
     WorkerDiedError,
@@ -186,11 +190,13 @@ __all__ = [
     "GrantRevokedError",
     "GrantSpentError",
     "IdentityError",
+    "InputInvalidError",
     "InstanceNotFoundError",
     "MessageTooLargeError",
     "NameInvalidError",
     "OtherBrokerError",
     "OutOfOrderError",
+    "OutputInvalidError",
     "PoisonMessageError",
     "PoolClosedError",
     "ProofInvalidError",

@@ -29,6 +29,11 @@ SINGLE, PARCEL = 1, 2
 NONCE_BYTES = 24
 MAX_ITEMS = 1024
 """Messages in one envelope."""
+LONGEST = 90 * 86400.0
+"""Seconds for which an envelope may be valid: what was worked off is remembered for as long, so that it cannot come a
+second time."""
+SKEW = 3600.0
+"""Seconds by which the clocks of users and workers may differ."""
 
 
 class Item(NamedTuple):
@@ -90,7 +95,7 @@ def _sealed(identity: Identity, recipient: str, fields: list[object], plaintext:
 
 def open_envelope(identity: Identity, data: bytes, now: float, max_bytes: int) -> Opened:
     """Check and open, in this order: size, structure and version, recipient, sender (proven by the key), expiry. Raises
-    EnvelopeError for whatever is wrong, and nothing else."""
+    EnvelopeError for whatever is wrong, and nothing else. Of the messages' own bytes nothing is parsed."""
     if len(data) > max_bytes:
         raise EnvelopeError(f"The envelope has {len(data)} bytes; at most {max_bytes} are taken.")
     header, nonce, sealed = _parts(data)
@@ -105,6 +110,11 @@ def open_envelope(identity: Identity, data: bytes, now: float, max_bytes: int) -
         raise EnvelopeError("The envelope was not sealed by its sender, or was changed.") from error
     if expiry < now:
         raise EnvelopeError("The envelope has expired.", hint="Are the clocks of both machines right?")
+    if expiry > now + LONGEST + SKEW:
+        raise EnvelopeError(
+            f"The envelope is valid for {(expiry - now) / 86400:.0f} days; at most {LONGEST / 86400:.0f} are taken.",
+            hint="Set COFLOWS_CALL_TTL to less at its sender. Are the clocks of both machines right?",
+        )
     if message_id is not None:
         return Opened(sender, expiry, (Item(message_id.hex(), plaintext),))
     return Opened(sender, expiry, _items(plaintext))
