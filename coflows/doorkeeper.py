@@ -20,7 +20,6 @@ from coflows.failpoints import Failpoints
 from coflows.fair_pool import FairPool
 from coflows.flows.overrides import check_overrides
 from coflows.identity.certificate import Certificate
-from coflows.identity.sealing import Item
 from coflows.keeping import handle_keep, sweep
 from coflows.model.calls import Reply
 from coflows.model.failure import Failure
@@ -32,6 +31,7 @@ from coflows.parcel import Parcel
 from coflows.quotas.accounts import Accounts, Excess
 from coflows.releasing import handle_release
 from coflows.resolution import MountRequest, check_vouched, derive_id, describe, patience
+from coflows.room import Room
 from coflows.session import Incoming
 from coflows.tree import named
 
@@ -45,8 +45,12 @@ PREFETCH = 256
 """Requests worked off at once. One that waits for another user's answer keeps its thread, so that flows of two users
 that need each other's can be fetched with one worker each."""
 
+ROOM, SMALL_REQUEST = 16 * 2**20, 32 * 2**10
+"""Bytes that requests in hand may take in memory; of one that needs no room."""
 SWEEP, KEEP_PAUSE = 5.0, 1.0
 """Seconds between two looks for what an unfinished fetch has left behind; before another try to keep something."""
+
+Request = Fetch | Keep | Release | Hello
 
 
 class Doorkeeper:
@@ -60,6 +64,7 @@ class Doorkeeper:
         messages = cl.settings.quota.messages
         self._quota = cl.settings.quota.with_limits({"messages": min(messages or REQUESTS, REQUESTS)})
         self._accounts = Accounts()
+        self._room = Room(ROOM, SMALL_REQUEST)
         self._threads = FairPool(f"coflows-door-{cl.user_id[:8]}", PREFETCH)
         _ = cl.session
         self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
@@ -74,54 +79,69 @@ class Doorkeeper:
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
             opened = self._cl.session.open(delivery.body)
-            requests = [self._read(opened.sender, item) for item in opened.items]
+            incoming = self._cl.session.read_all(opened)
+            requests = [(one, read_payload(self._payloads, one.value)) for one in incoming]
         except CoflowsError as error:
             logger.warning("Rejected a request: %s", error)
+            self._cl.session.refusals.count(error)
             delivery.reject(f"{error.code}: {error}")
             return
+        except Exception as error:  # A mistake of ours: given back, the request would come again for ever.
+            logger.exception("A request could not be read; it is rejected.")
+            delivery.reject(f"internal: {error!r}")
+            return
         parcel = Parcel(delivery, len(requests))
-        for incoming, request in requests:
-            excess = self._admit(incoming, request)
-            if excess is None:
-                self._threads.submit(incoming.sender, partial(self._work, parcel, incoming, request))
+        for one, request in requests:
+            refusal = self._admit(one, request)
+            if refusal is None:
+                self._threads.submit(one.sender, partial(self._work, parcel, one, request))
             elif not isinstance(request, Keep | Hello):
-                self._reply(parcel, incoming.sender, request, _refused(request, excess))
+                self._cl.session.refusals.count(refusal)
+                answer = Reply(answers=request.request_id, failure=Failure.of(refusal).to_dict())
+                self._reply(parcel, one.sender, request, answer)
 
-    def _admit(self, incoming: Incoming, request: Fetch | Keep | Release | Hello) -> Excess | None:
-        """Whether the sender may ask for more now; what gives something back is always let in."""
-        if incoming.sender == self._cl.user_id:
-            return None
+    def _admit(self, incoming: Incoming, request: Request) -> CoflowsError | None:
+        """Why the sender may not ask for more now; what gives something back is always let in, and what is to be kept
+        is a list of bounded length."""
         giving = not isinstance(request, Fetch)
-        now, size = time.monotonic(), len(incoming.data) + (0 if giving else FETCH_BYTES)
-        with self._accounts.lock:
-            return self._accounts.get(incoming.sender, self._quota, now).admit(size, now, always=giving)
+        if incoming.sender != self._cl.user_id:
+            now, size = time.monotonic(), len(incoming.data) + (0 if giving else FETCH_BYTES)
+            with self._accounts.lock:
+                excess = self._accounts.get(incoming.sender, self._quota, now).admit(size, now, always=giving)
+            if excess is not None:
+                return _refused(excess)
+        if isinstance(request, Keep | Hello) or self._room.take(incoming.weight):
+            return None
+        self._leave(incoming.sender)
+        return FlowInstanceError("The owner's worker has too much in hand.", hint="Try again in a moment.")
 
-    def _work(self, parcel: Parcel, incoming: Incoming, request: Fetch | Keep | Release | Hello) -> None:
+    def _leave(self, sender: str) -> None:
+        if sender != self._cl.user_id:
+            self._accounts.leave([self._accounts.get(sender, self._quota, time.monotonic())])
+
+    def _work(self, parcel: Parcel, incoming: Incoming, request: Request) -> None:
         try:
-            self._handle(parcel, incoming, request)
+            if isinstance(request, Hello):
+                self._hear(parcel, incoming.sender, request)
+            elif isinstance(request, Keep):
+                self._keep(parcel, incoming.sender, request)
+            else:
+                self._work_off(parcel, incoming, request)
         finally:
-            if incoming.sender != self._cl.user_id:
-                self._accounts.leave([self._accounts.get(incoming.sender, self._quota, time.monotonic())])
+            self._leave(incoming.sender)
+            if isinstance(request, Fetch | Release):
+                self._room.give(incoming.weight)
 
-    def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Keep | Release | Hello]:
-        incoming = self._cl.session.read(sender, item)
-        return incoming, read_payload(self._payloads, incoming.value)
-
-    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Keep | Release | Hello) -> None:
-        if isinstance(request, Hello):
-            self._hear(parcel, incoming.sender, request)
-            return
-        if isinstance(request, Keep):
-            self._keep(parcel, incoming.sender, request)
-            return
+    def _work_off(self, parcel: Parcel, incoming: Incoming, request: Fetch | Release) -> None:
         try:
             if isinstance(request, Fetch):
                 answer = self._fetch(incoming.sender, request)
             else:
-                handle_release(self._cl, incoming.sender, request)
+                handle_release(self._cl, incoming.sender, request, incoming.until)
                 answer = Reply(answers=request.request_id, value={})
         except CoflowsError as error:
             logger.info("Refused a request of user %s: %s", incoming.sender, error)
+            self._cl.session.refusals.count(error)
             answer = Reply(answers=request.request_id, failure=Failure.of(error).to_dict())
         except Exception as error:
             logger.exception("A request of user %s failed.", incoming.sender)
@@ -206,10 +226,9 @@ class Doorkeeper:
         )
 
 
-def _refused(request: Fetch | Release, excess: Excess) -> Reply:
-    error = QuotaExceededError(
+def _refused(excess: Excess) -> QuotaExceededError:
+    return QuotaExceededError(
         f"You ask this user for more at a time than he gives one user ({excess.limit}).",
         hint=f"Ask again in {excess.retry_after:.1f} s (error.retry_after).",
         retry_after=excess.retry_after,
     )
-    return Reply(answers=request.request_id, failure=Failure.of(error).to_dict())

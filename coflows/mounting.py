@@ -143,9 +143,11 @@ class Mounter:
             if tree.is_twin(error.keys):  # They are mounted, with the same subflows.
                 return None
             self._take_back(asked)
-            withdrawn = {node.request.withdrawal for node in tree.nodes}
+            withdrawn = {key for node in tree.nodes for key in node.request.withdrawals}
             if not withdrawn.isdisjoint(error.keys):
-                raise InstanceNotFoundError("The request was taken back by who made it.") from error
+                raise InstanceNotFoundError(
+                    "The request was taken back, or what it had mounted was deleted."
+                ) from error
             return None
         except BaseException:
             self._take_back(asked)

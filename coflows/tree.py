@@ -17,7 +17,8 @@ from coflows.errors import CoflowsError, FlowConfigError, FlowInstanceError
 from coflows.flows import Flow
 from coflows.flows.config import SubflowSpec, differing_keys, load_class_config, subflow_specs
 from coflows.flows.loading import FlowClasses
-from coflows.flows.overrides import check_overridable, check_overrides
+from coflows.flows.models import config_fields
+from coflows.flows.overrides import check_overridable, check_overrides, not_overridable
 from coflows.keeping import Probation
 from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
@@ -66,7 +67,8 @@ class Mounted:
             raise FlowInstanceError(f"User {owner} answered with an instance of somebody else.")
         warnings = value.get("warnings")
         texts = tuple(str(text)[:500] for text in warnings[:20]) if isinstance(warnings, list) else ()
-        return cls(address, max(1, int(value.get("count") or 1)), texts, value.get("probation") is True)
+        count = value.get("count")
+        return cls(address, max(1, count) if type(count) is int else 1, texts, value.get("probation") is True)
 
 
 @dataclass(slots=True)
@@ -130,7 +132,7 @@ class Tree:
         self._find = find
         self._endpoints: dict[str, Endpoint] = {}
         self._configs: dict[tuple[str, bytes], _Config] = {}
-        self._class_configs: dict[str, tuple[Mapping[str, Any], str]] = {}
+        self._class_configs: dict[str, tuple[Mapping[str, Any], type[Flow]]] = {}
         self._partitions: dict[str, int] = {}
         self._admission = Admission(cl, requests)
         self._singletons: dict[str, Node] = {}
@@ -160,8 +162,7 @@ class Tree:
         for node in self.nodes:
             conditions |= node.endpoint.versions
             conditions[metadata_key(node.address.flow_id)] = ABSENT
-            if node.request.withdrawal is not None:
-                conditions[node.request.withdrawal] = ABSENT
+            conditions |= dict.fromkeys(node.request.withdrawals, ABSENT)
             writes |= _writes(node)
         records = self.probations()
         writes |= {keeping_key(flow_id): one.encode() for flow_id, one in records.items()}
@@ -230,9 +231,7 @@ class Tree:
         config = self._config(endpoint, request.config_overrides)
         if config.private_keys:
             check_overrides(request.config_overrides, config.private_keys)
-        if request.config_overrides and request.client not in (LOCAL, self._cl.user_id):
-            defaults, class_name = self._defaults(endpoint)
-            check_overridable(defaults, request.config_overrides, class_name)
+        self._check_overridable(request, endpoint)
         todo = plan(self._looked_up(config.specs), self._cl.user_id)
         node = Node(request, endpoint, self._address(request, endpoint), chain, todo)
         self.nodes.append(node)
@@ -240,6 +239,14 @@ class Tree:
         if endpoint.singleton:
             self._singletons[endpoint.name] = node
         return node
+
+    def _check_overridable(self, request: MountRequest, endpoint: Endpoint) -> None:
+        if request.config_overrides and self._is_foreign(request):
+            defaults, flow_class = self._defaults(endpoint)
+            check_overridable(defaults, request.config_overrides, flow_class.__name__, config_fields(flow_class))
+
+    def _is_foreign(self, request: MountRequest) -> bool:
+        return request.client not in (LOCAL, self._cl.user_id)
 
     def _looked_up(self, specs: Mapping[str, SubflowSpec]) -> Mapping[str, SubflowSpec]:
         """The specs with a user in each; this asks registries only when one of them leaves that to them."""
@@ -280,6 +287,10 @@ class Tree:
         if not request.config_overrides:
             return Mounted(address)
         ignored = differing_keys(self._config(endpoint, overrides).values, request.config_overrides)
+        if self._is_foreign(request):  # What differs of the rest would tell him what the owner's values are.
+            defaults, flow_class = self._defaults(endpoint)
+            ignored += not_overridable(defaults, request.config_overrides, config_fields(flow_class))
+            ignored = sorted(set(ignored))
         warning = (
             f"{endpoint.name} is a singleton that was mounted before with another config; ignored: "
             f"{', '.join(ignored)}."
@@ -295,12 +306,12 @@ class Tree:
             known = self._configs[key] = _Config(values.get("private_keys") or (), values, subflow_specs(values))
         return known
 
-    def _defaults(self, endpoint: Endpoint) -> tuple[Mapping[str, Any], str]:
-        """The config that its class has before any override, and the name of the class; read once."""
+    def _defaults(self, endpoint: Endpoint) -> tuple[Mapping[str, Any], type[Flow]]:
+        """The config that its class has before any override, and the class; read once."""
         known = self._class_configs.get(endpoint.name)
         if known is None:
             flow_class = self._class(endpoint)
-            known = self._class_configs[endpoint.name] = load_class_config(flow_class), flow_class.__name__
+            known = self._class_configs[endpoint.name] = load_class_config(flow_class), flow_class
         return known
 
     def _class(self, endpoint: Endpoint) -> type[Flow]:

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coflows.codec.state import decode_state
 from coflows.dispatch.lease import Lease
@@ -17,9 +17,13 @@ from coflows.endpoints import find_endpoint, read
 from coflows.errors import FlowClassError, FlowConfigError
 from coflows.flows import Flow
 from coflows.flows.loading import resolve_flow_class
+from coflows.flows.models import declared
 from coflows.instances import Instance, find_instance, no_such_instance
 from coflows.store.base import Entry, Store
 from coflows.usage import in_steps
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 CACHE_SIZE = 10_000
 MAX_DESIGNS = 256
@@ -43,6 +47,8 @@ class Loaded:
     epoch: int | None = None
     counted: int = 0
     """Bytes that the state counts for."""
+    input_model: type[BaseModel] | None = None
+    """What messages to it have to fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,9 @@ class Loader:
         else:
             flow.set_flow_state(decode_state(state))
         private = tuple(flow.flow_config.get("private_keys") or ())
-        return Loaded(instance, flow, blueprint.parallel, state, private, counted=in_steps(len(state or b"")))
+        model = declared(blueprint.flow_class, "Input")
+        counted = in_steps(len(state or b""))
+        return Loaded(instance, flow, blueprint.parallel, state, private, counted=counted, input_model=model)
 
     def _make(self, blueprint: _Blueprint, instance: Instance) -> Flow:
         if self._processes.wants(blueprint.config):
