@@ -62,7 +62,7 @@ def load_settings(**overrides: Any) -> Settings:
         user: str | None = None
         flow_modules: str = ""
         max_message_bytes: int = Field(2**20, ge=1024, le=2**26)
-        call_ttl: float = Field(7 * 86400.0, gt=0)
+        call_ttl: float = Field(7 * 86400.0, gt=0, le=90 * 86400.0)
         connect_timeout: float = Field(10.0, gt=0)
         log_level: str = Field("INFO", pattern=r"(?i)^(debug|info|warning|error|critical)$")
         envelope_version: int = Field(2, ge=1, le=2)

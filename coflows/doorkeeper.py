@@ -20,7 +20,6 @@ from coflows.failpoints import Failpoints
 from coflows.fair_pool import FairPool
 from coflows.flows.overrides import check_overrides
 from coflows.identity.certificate import Certificate
-from coflows.identity.sealing import Item
 from coflows.keeping import handle_keep, sweep
 from coflows.model.calls import Reply
 from coflows.model.failure import Failure
@@ -31,6 +30,7 @@ from coflows.mounting import Mounter
 from coflows.parcel import Parcel
 from coflows.releasing import handle_release
 from coflows.resolution import MountRequest, check_vouched, derive_id, describe, patience
+from coflows.room import Room
 from coflows.session import Incoming
 from coflows.tree import named
 
@@ -40,6 +40,8 @@ PREFETCH = 256
 """Requests worked off at once. One that waits for another user's answer keeps its thread, so that flows of two users
 that need each other's can be fetched with one worker each."""
 
+ROOM, SMALL_REQUEST = 32 * 2**20, 32 * 2**10
+"""Bytes that requests in hand may take in memory; of one that needs no room."""
 SWEEP, KEEP_PAUSE = 5.0, 1.0
 """Seconds between two looks for what an unfinished fetch has left behind; before another try to keep something."""
 
@@ -52,6 +54,7 @@ class Doorkeeper:
         self._mounter = Mounter(cl, (*base_paths, *cl.settings.flow_modules))
         self._failpoints = Failpoints(cl.settings.failpoints)
         self._payloads: TypeAdapter[Fetch | Keep | Release | Hello] = TypeAdapter(DoorPayload)
+        self._room = Room(ROOM, SMALL_REQUEST)
         self._threads = FairPool(f"coflows-door-{cl.user_id[:8]}", PREFETCH)
         _ = cl.session
         self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
@@ -66,34 +69,51 @@ class Doorkeeper:
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
             opened = self._cl.session.open(delivery.body)
-            requests = [self._read(opened.sender, item) for item in opened.items]
+            incoming = self._cl.session.read_all(opened)
+            requests = [(one, read_payload(self._payloads, one.value)) for one in incoming]
         except CoflowsError as error:
             logger.warning("Rejected a request: %s", error)
+            self._cl.session.refusals.count(error)
             delivery.reject(f"{error.code}: {error}")
             return
+        except Exception as error:  # A mistake of ours: given back, the request would come again for ever.
+            logger.exception("A request could not be read; it is rejected.")
+            delivery.reject(f"internal: {error!r}")
+            return
         parcel = Parcel(delivery, len(requests))
-        for incoming, request in requests:
-            self._threads.submit(incoming.sender, partial(self._handle, parcel, incoming, request))
+        for one, request in requests:
+            # What is to be kept is a list of bounded length, and nobody waits for an answer.
+            if isinstance(request, Keep):
+                self._threads.submit(one.sender, partial(self._keep, parcel, one.sender, request))
+            elif isinstance(request, Hello):
+                self._threads.submit(one.sender, partial(self._hear, parcel, one.sender, request))
+            elif self._room.take(one.weight):
+                self._threads.submit(one.sender, partial(self._handle, parcel, one, request))
+            else:
+                self._threads.submit(one.sender, partial(self._turn_away, parcel, one.sender, request))
 
-    def _read(self, sender: str, item: Item) -> tuple[Incoming, Fetch | Keep | Release | Hello]:
-        incoming = self._cl.session.read(sender, item)
-        return incoming, read_payload(self._payloads, incoming.value)
+    def _turn_away(self, parcel: Parcel, sender: str, request: Fetch | Release) -> None:
+        error = FlowInstanceError("The owner's worker has too much in hand.", hint="Try again in a moment.")
+        self._cl.session.refusals.count(error)
+        answer = Reply(answers=request.request_id, failure=Failure.of(error).to_dict())
+        self._reply(parcel, sender, request, answer)
 
-    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Keep | Release | Hello) -> None:
-        if isinstance(request, Hello):
-            self._hear(parcel, incoming.sender, request)
-            return
-        if isinstance(request, Keep):
-            self._keep(parcel, incoming.sender, request)
-            return
+    def _handle(self, parcel: Parcel, incoming: Incoming, request: Fetch | Release) -> None:
+        try:
+            self._work_off(parcel, incoming, request)
+        finally:
+            self._room.give(incoming.weight)
+
+    def _work_off(self, parcel: Parcel, incoming: Incoming, request: Fetch | Release) -> None:
         try:
             if isinstance(request, Fetch):
                 answer = self._fetch(incoming.sender, request)
             else:
-                handle_release(self._cl, incoming.sender, request)
+                handle_release(self._cl, incoming.sender, request, incoming.until)
                 answer = Reply(answers=request.request_id, value={})
         except CoflowsError as error:
             logger.info("Refused a request of user %s: %s", incoming.sender, error)
+            self._cl.session.refusals.count(error)
             answer = Reply(answers=request.request_id, failure=Failure.of(error).to_dict())
         except Exception as error:
             logger.exception("A request of user %s failed.", incoming.sender)

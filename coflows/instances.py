@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coflows.codec.wire import encode
 from coflows.endpoints import read
 from coflows.errors import InstanceNotFoundError
+from coflows.identity.sealing import LONGEST, SKEW
 from coflows.model.address import InstanceAddress
 from coflows.model.layout import (
     METADATA,
@@ -24,9 +27,11 @@ from coflows.model.layout import (
     order_prefix,
     parse_mount_key,
     records_prefix,
+    released_key,
     replies_prefix,
     timers_prefix,
 )
+from coflows.model.names import LOCAL
 from coflows.store.base import Entry, Store
 
 PAGE = 1000
@@ -108,6 +113,16 @@ def instance_keys(store: Store, instance: Instance) -> list[str]:
         timer = key.removeprefix(timers_prefix(flow_id))
         keys += (key, due_key(address.dispatch_point, timer, address.partition, flow_id))
     return keys
+
+
+def tombstones(instance: Instance, until: float | None = None) -> dict[str, bytes]:
+    """What stays of an instance that another user's request had mounted: that request, come again, would mount it anew,
+    and messages to it that come again would be worked off anew, since the records of its turns are gone. ``until``:
+    when the request is not valid any more (seconds since the epoch); None: that is not known."""
+    client, now = instance.path.client, time.time()
+    if client == LOCAL:
+        return {}
+    return {released_key(client, instance.path.flow_id): encode({"at": now, "until": until or now + LONGEST + SKEW})}
 
 
 def all_keys(store: Store, prefix: str) -> Iterator[str]:

@@ -109,7 +109,7 @@ def sweep(cl: Client, now: float, failpoints: Failpoints) -> None:
             used.append(entry)
             continue
         logger.info("Nobody has kept instance %s, mounted for user %s; it is released.", flow_id, one.client)
-        release_trees(cl, [flow_id], one.client)
+        release_trees(cl, [flow_id], one.client, final=False)
         cl.store.commit(deletes=[key])
     _keep(cl, used, failpoints)
 

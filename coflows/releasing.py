@@ -11,7 +11,7 @@ from coflows.client import Client
 from coflows.codec.wire import encode
 from coflows.endpoints import find_endpoint
 from coflows.errors import CallTimeoutError, InstanceNotFoundError, UnknownUserError
-from coflows.instances import find_instance, instance_keys
+from coflows.instances import find_instance, instance_keys, tombstones
 from coflows.model.address import InstanceAddress
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
@@ -32,15 +32,18 @@ def remove_instance(cl: Client, flow_id: str) -> tuple[InstanceAddress, ...]:
         raise InstanceNotFoundError(
             f"User {cl.user_id} has no instance {flow_id}.", hint="`coflows instances` lists them."
         )
-    cl.store.commit(deletes=instance_keys(cl.store, instance))
+    cl.store.commit(tombstones(instance), instance_keys(cl.store, instance))
     return tuple(instance.subflows.values())
 
 
-def release_trees(cl: Client, flow_ids: Iterable[str], client: str) -> list[PendingReply]:
+def release_trees(
+    cl: Client, flow_ids: Iterable[str], client: str, *, until: float | None = None, final: bool = True
+) -> list[PendingReply]:
     """Delete instances that ``client`` mounted and all their subflows, here in one commit. Leaves alone what is not
-    there, belongs to another client, or is a singleton (it belongs to its endpoint, and others may hold it). Gives the
-    replies to come of the other users who were asked to release theirs, each asked once."""
-    return _release(cl, [(flow_id, client) for flow_id in flow_ids], [])
+    there, belongs to another client, or is a singleton (it belongs to its endpoint, and others may hold it). With
+    ``final`` the requests that mounted them, valid ``until`` then, mount them no more. Gives the replies to come of the
+    other users who were asked to release theirs, each asked once."""
+    return _release(cl, [(flow_id, client) for flow_id in flow_ids], [], until, final)
 
 
 def release_addresses(cl: Client, addresses: Iterable[InstanceAddress]) -> list[PendingReply]:
@@ -49,9 +52,16 @@ def release_addresses(cl: Client, addresses: Iterable[InstanceAddress]) -> list[
     return _release(cl, own, others)
 
 
-def _release(cl: Client, level: list[tuple[str, str]], others: list[InstanceAddress]) -> list[PendingReply]:
+def _release(
+    cl: Client,
+    level: list[tuple[str, str]],
+    others: list[InstanceAddress],
+    until: float | None = None,
+    final: bool = True,
+) -> list[PendingReply]:
     """``level`` are instances here and who mounted them, ``others`` those at other users."""
     deletes: dict[str, None] = {}
+    writes: dict[str, bytes] = {}
     done: set[tuple[str, str]] = set()
     singletons: dict[str, bool] = {}
     while level:
@@ -67,12 +77,13 @@ def _release(cl: Client, level: list[tuple[str, str]], others: list[InstanceAddr
                 singletons[name] = endpoint is not None and endpoint.singleton
             if not singletons[name]:
                 deletes |= dict.fromkeys(instance_keys(cl.store, instance))
+                writes |= tombstones(instance, until) if final else {}
                 own, more = _by_owner(cl, instance.subflows.values())
                 below += own
                 others += more
         level = below
     if deletes:
-        cl.store.commit(deletes=deletes)
+        cl.store.commit(writes, deletes)
     return _ask_owners(cl, others)
 
 
@@ -106,11 +117,13 @@ def ask_release(cl: Client, user_id: str, flow_ids: list[str], withdrawn: str | 
     return cl.session.request(door_queue(user_id).name, user_id, release.request_id, release, unroutable=unknown)
 
 
-def handle_release(cl: Client, sender: str, release: Release) -> list[PendingReply]:
-    """Do what another user asks; only to instances that he mounted."""
-    if release.withdrawn is not None:
-        cl.store.commit({released_key(sender, release.withdrawn): encode({"at": time.time()})})
-    return release_trees(cl, release.flow_ids, sender)
+def handle_release(cl: Client, sender: str, release: Release, until: int) -> list[PendingReply]:
+    """Do what another user asks; only to instances that he mounted. ``until`` is how long what he asks is valid, and
+    so, about, how long a request was that he made before."""
+    if release.withdrawn is None:
+        return release_trees(cl, release.flow_ids, sender, until=until)
+    cl.store.commit({released_key(sender, release.withdrawn): encode({"at": time.time(), "until": until})})
+    return release_trees(cl, release.flow_ids, sender, final=False)  # The request mounts nothing more anyway.
 
 
 def await_releases(replies: list[PendingReply], timeout: float) -> None:

@@ -23,8 +23,9 @@ from coflows.errors import (
 from coflows.flows.config import SubflowSpec, subflow_specs
 from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
+from coflows.flows.models import json_schema
 from coflows.flows.overrides import check_no_class, check_overrides
-from coflows.instances import find_instance, instance_keys, mounted_ids
+from coflows.instances import find_instance, instance_keys, mounted_ids, tombstones
 from coflows.keeping import LIFETIMES
 from coflows.model.address import InstanceAddress
 from coflows.model.flow_names import REGISTRY, FlowName, is_looked_up
@@ -88,6 +89,8 @@ def serve_flow(
         return False
     flow_class = resolve_flow_class(flow_class_name, cl.settings.flow_modules)
     subflow_specs(flow_class.get_config())
+    for model in ("Input", "Output"):
+        json_schema(flow_class, model)
     ensure_point(cl, dispatch_point)
     init = serve_key(flow_endpoint, "init")
     try:
@@ -219,7 +222,7 @@ def delete_flow_endpoint(cl: Client, flow_endpoint: str) -> bool:
 def _remove_if_there(cl: Client, flow_id: str) -> None:
     instance = find_instance(cl.store, flow_id)
     if instance is not None:
-        cl.store.commit(deletes=instance_keys(cl.store, instance))
+        cl.store.commit(tombstones(instance), instance_keys(cl.store, instance))
 
 
 def delete_all_flow_endpoints(cl: Client) -> int:

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple, Protocol
 
 from coflows.broker.base import Broker, Consumer, Delivery
 from coflows.broker.topology import Route, session_queue
-from coflows.codec.wire import ELEMENT_BYTES, MAX_DEPTH, check_sendable, check_size, decode_counted, encode
+from coflows.codec.wire import (
+    ELEMENT_BYTES,
+    MAX_DEPTH,
+    check_sendable,
+    check_size,
+    decode_counted,
+    encode,
+)
+from coflows.codec.wire import MAX_ITEMS as MAX_ELEMENTS
 from coflows.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -30,6 +38,7 @@ from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call, Reply
 from coflows.model.messages import ReplyMode, new_message_id
 from coflows.model.wire import Cancel, Recall
+from coflows.refusals import Refusals
 from coflows.waiting import PendingReply, Waiting
 
 logger = logging.getLogger(__name__)
@@ -37,6 +46,8 @@ logger = logging.getLogger(__name__)
 ENVELOPE_ALLOWANCE = 4_096
 """Bytes that an envelope and payload may add to a message of the largest size."""
 ITEM_ALLOWANCE = 64
+MAX_PARCEL_ELEMENTS = max(MAX_ELEMENTS, MAX_BYTES)
+"""Of all messages in an envelope: of several together there are not more bytes than MAX_BYTES."""
 REOPENED_FIRST_LOOK = 1.0
 
 
@@ -49,8 +60,8 @@ class Payload(Protocol):
 
 class Incoming(NamedTuple):
     """A message, opened: who sent it (proven), under which id, its decoded but unchecked value, and its place in the
-    sender's order if it has one. ``data`` are the bytes of the value, ``until`` is how long it is valid, ``elements``
-    how many the value has."""
+    sender's order if it has one. ``data`` are the bytes of the value, ``until`` is how long it is valid (0: not
+    known any more), ``elements`` how many the value has."""
 
     sender: str
     message_id: str
@@ -98,6 +109,7 @@ class Session:
         self.reply_to = {"mode": str(ReplyMode.STORAGE), "session": self.id}
         """The address of replies to this session, as a call carries it."""
         self.closed = False
+        self.refusals = Refusals()
 
     # -- out ---------------------------------------------------------------------------------------------------
 
@@ -172,6 +184,17 @@ class Session:
                     self.send(news.queue, opened.sender, new_message_id(), news.payload)
             except CoflowsError as error:
                 logger.info("A sender was not told of the new key: %s", error)
+
+    def read_all(self, opened: Opened) -> list[Incoming]:
+        """Decode the messages of an envelope; raises SerializationError when one is malformed, or all together are
+        more than honest sessions put into one."""
+        elements, found = 0, []
+        for item in opened.items:
+            found.append(self.read(opened.sender, item, opened.expiry))
+            elements += found[-1].elements
+            if elements > MAX_PARCEL_ELEMENTS:
+                raise SerializationError(f"The envelope's messages have more than {MAX_PARCEL_ELEMENTS} elements.")
+        return found
 
     def read(self, sender: str, item: Item, until: int = 0) -> Incoming:
         """Decode one message of an envelope; raises SerializationError."""
@@ -295,15 +318,19 @@ class Session:
         try:
             opened = self.open(delivery.body)
         except CoflowsError as error:
-            logger.warning("Dropped what is no reply: %s", error)
+            self._drop(error)
             return
         for item in opened.items:
             try:
                 reply = Reply.from_dict(self.read(opened.sender, item).value)
             except CoflowsError as error:
-                logger.warning("Dropped what is no reply: %s", error)
+                self._drop(error)
             else:
                 self._waiting.arrived(opened.sender, reply)
+
+    def _drop(self, error: CoflowsError) -> None:
+        logger.warning("Dropped what is no reply: %s", error)
+        self.refusals.count(error)
 
 
 def _into(future: Future[None]) -> Done:

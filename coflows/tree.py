@@ -17,12 +17,21 @@ from coflows.errors import CoflowsError, FlowConfigError, FlowInstanceError
 from coflows.flows import Flow
 from coflows.flows.config import SubflowSpec, differing_keys, load_class_config, subflow_specs
 from coflows.flows.loading import FlowClasses
+from coflows.flows.models import config_fields
 from coflows.flows.overrides import check_overridable, check_overrides
 from coflows.keeping import Probation
 from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
 from coflows.model.flow_names import REGISTRY, FlowName
-from coflows.model.layout import MountPath, keeping_key, metadata_key, mounts_prefix, parse_mount_key, serve_key
+from coflows.model.layout import (
+    MountPath,
+    keeping_key,
+    metadata_key,
+    mounts_prefix,
+    parse_mount_key,
+    released_key,
+    serve_key,
+)
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
 from coflows.registry.lookup import Lookup
@@ -57,7 +66,8 @@ class Mounted:
             raise FlowInstanceError(f"User {owner} answered with an instance of somebody else.")
         warnings = value.get("warnings")
         texts = tuple(str(text)[:500] for text in warnings[:20]) if isinstance(warnings, list) else ()
-        return cls(address, max(1, int(value.get("count") or 1)), texts, value.get("probation") is True)
+        count = value.get("count")
+        return cls(address, max(1, count) if type(count) is int else 1, texts, value.get("probation") is True)
 
 
 @dataclass(slots=True)
@@ -119,7 +129,7 @@ class Tree:
         self._lookup = lookup
         self._endpoints: dict[str, Endpoint] = {}
         self._configs: dict[tuple[str, bytes], _Config] = {}
-        self._class_configs: dict[str, tuple[Mapping[str, Any], str]] = {}
+        self._class_configs: dict[str, tuple[Mapping[str, Any], type[Flow]]] = {}
         self._partitions: dict[str, int] = {}
         self._admission = Admission(cl, requests)
         self._singletons: dict[str, Node] = {}
@@ -149,8 +159,7 @@ class Tree:
         for node in self.nodes:
             conditions |= node.endpoint.versions
             conditions[metadata_key(node.address.flow_id)] = ABSENT
-            if node.request.withdrawal is not None:
-                conditions[node.request.withdrawal] = ABSENT
+            conditions |= dict.fromkeys(withdrawals(node), ABSENT)
             writes |= _writes(node)
         records = self.probations()
         writes |= {keeping_key(flow_id): one.encode() for flow_id, one in records.items()}
@@ -202,6 +211,7 @@ class Tree:
             there = self._find_singleton(request, endpoint)
             if there is not None:
                 self._admission.hold(request, there.address.flow_id)
+                self._check_overridable(request, endpoint)  # The warnings would tell him what the others' values are.
                 return there
         elif self._before:  # Otherwise nothing of it was asked for before.
             entry = self._before.get(_init_key(request))
@@ -210,9 +220,7 @@ class Tree:
         config = self._config(endpoint, request.config_overrides)
         if config.private_keys:
             check_overrides(request.config_overrides, config.private_keys)
-        if request.config_overrides and request.client not in (LOCAL, self._cl.user_id):
-            defaults, class_name = self._defaults(endpoint)
-            check_overridable(defaults, request.config_overrides, class_name)
+        self._check_overridable(request, endpoint)
         todo = plan(self._looked_up(config.specs), self._cl.user_id)
         node = Node(request, endpoint, self._address(request, endpoint), chain, todo)
         self.nodes.append(node)
@@ -220,6 +228,11 @@ class Tree:
         if endpoint.singleton:
             self._singletons[endpoint.name] = node
         return node
+
+    def _check_overridable(self, request: MountRequest, endpoint: Endpoint) -> None:
+        if request.config_overrides and request.client not in (LOCAL, self._cl.user_id):
+            defaults, flow_class = self._defaults(endpoint)
+            check_overridable(defaults, request.config_overrides, flow_class.__name__, config_fields(flow_class))
 
     def _looked_up(self, specs: Mapping[str, SubflowSpec]) -> Mapping[str, SubflowSpec]:
         """The specs with a user in each; this asks registries only when one of them leaves that to them."""
@@ -273,12 +286,12 @@ class Tree:
             known = self._configs[key] = _Config(values.get("private_keys") or (), values, subflow_specs(values))
         return known
 
-    def _defaults(self, endpoint: Endpoint) -> tuple[Mapping[str, Any], str]:
-        """The config that its class has before any override, and the name of the class; read once."""
+    def _defaults(self, endpoint: Endpoint) -> tuple[Mapping[str, Any], type[Flow]]:
+        """The config that its class has before any override, and the class; read once."""
         known = self._class_configs.get(endpoint.name)
         if known is None:
             flow_class = self._class(endpoint)
-            known = self._class_configs[endpoint.name] = load_class_config(flow_class), flow_class.__name__
+            known = self._class_configs[endpoint.name] = load_class_config(flow_class), flow_class
         return known
 
     def _class(self, endpoint: Endpoint) -> type[Flow]:
@@ -303,6 +316,14 @@ class Tree:
         if count > MAX_TREE:
             name = self.nodes[0].request.endpoint
             raise FlowInstanceError(f"The tree of {name} has more than {MAX_TREE} instances.")
+
+
+def withdrawals(node: Node) -> list[str]:
+    """The keys that say that a request is not to be mounted: it was taken back, or what it had mounted was deleted."""
+    request = node.request
+    if request.withdrawal is None:
+        return []
+    return [request.withdrawal, released_key(request.client, node.address.flow_id)]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,7 +96,7 @@ def _points_served(cl: Client) -> dict[str, list[str]]:
 
 
 def _look_for_workers(cl: Client, points: dict[str, list[str]]) -> str:
-    from coflows.dispatch.membership import alive_workers
+    from coflows.dispatch.membership import alive_workers, refused_by_workers
     from coflows.releasing import ask_release
 
     lacking = [
@@ -109,4 +110,9 @@ def _look_for_workers(cl: Client, points: dict[str, list[str]]) -> str:
         lacking.append("no get_instance worker (other users cannot fetch)")
     if lacking:
         raise CoflowsError(f"There is {' and '.join(lacking)}.", hint="Run: coflows worker all")
-    return f"{sum(map(len, points.values()))} endpoints are served, and workers are there"
+    refused: Counter[str] = Counter()
+    for point in points:
+        refused |= refused_by_workers(cl.store, point)  # Workers of one process count for all its points.
+    said = ", ".join(f"{count} x {code}" for code, count in sorted(refused.items()))
+    told = f"; since they started they have refused {said} (see coflows dlq list, and their log)" if said else ""
+    return f"{sum(map(len, points.values()))} endpoints are served, and workers are there{told}"

@@ -6,12 +6,15 @@ from typing import Any
 
 import msgpack
 
+from coflows.codec.bounds import measure
 from coflows.errors import MessageTooLargeError, SerializationError
 
 MAX_DEPTH = 32
 MAX_ITEMS = 200_000
 ELEMENT_BYTES = 140
 """What an element takes in memory, twice as much at most: a text as a key, a number, an empty list or dict."""
+SMALL = 1024
+"""Bytes of which what they hold cannot matter: they are read before they are measured, which is faster."""
 _SCALARS = frozenset((str, int, float, bool, bytes, type(None)))
 _HINT = "Send str, int, float, bool, None, bytes, and lists and dicts of these."
 
@@ -36,18 +39,21 @@ def decode_counted(
     """``decode``, and how many elements the value has: its memory is about ELEMENT_BYTES for each, and the bytes."""
     if len(data) > max_bytes:
         raise SerializationError(f"Value has {len(data)} bytes; at most {max_bytes} are taken.")
+    small = len(data) <= SMALL
+    items = 0 if small else measure(data, max_depth, max_items)
+    longest = min(max_items, len(data))
     try:
         value = msgpack.unpackb(
             data,
             strict_map_key=True,
-            max_array_len=max_items,
-            max_map_len=max_items,
+            max_array_len=longest,
+            max_map_len=longest,
             max_ext_len=0,
             ext_hook=_no_extension,
         )
     except Exception as error:  # msgpack raises many kinds; all mean the same here
         raise SerializationError(f"These bytes are no value: {type(error).__name__}.") from error
-    return value, _check_bounds(value, max_depth, max_items)
+    return value, _check_bounds(value, max_depth, max_items) if small else items
 
 
 def check_sendable(value: dict[str, Any], max_depth: int = MAX_DEPTH) -> None:

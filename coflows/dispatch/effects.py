@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from coflows.dispatch.loader import Loaded
 from coflows.dispatch.records import TurnRecord
 from coflows.dispatch.timers import timer_keys
 from coflows.dispatch.turn import Turn
+from coflows.identity.sealing import LONGEST
 from coflows.model.layout import attempts_key, call_key, done_key, metadata_key, record_key, reply_key
 from coflows.store.base import ABSENT
 
@@ -30,7 +32,8 @@ def effects_of(turn: Turn, job: Job, loaded: Loaded, records: Mapping[str, bytes
     done = done_key(flow_id, message.message_id)
     writes = {**turn.calls, **turn.timers}
     if not turn.untracked or job.incoming.place is not None or any(one.answers is None for one in turn.sent):
-        writes[done] = TurnRecord.of(message.message_id, job.incoming.sender, turn.sent, job.incoming.until).encode()
+        until = job.incoming.until or int(time.time() + LONGEST)  # One adopted or replayed does not tell.
+        writes[done] = TurnRecord.of(message.message_id, job.incoming.sender, turn.sent, until).encode()
     for one in turn.sent:
         if one.answers is not None and one.answers != message.message_id:
             writes[reply_key(flow_id, one.answers)] = message.message_id.encode()

@@ -79,11 +79,13 @@ def _chain(cl: Client, job: Job, call: Call, push: PushCall | None) -> CallChain
     return chain
 
 
-def check_access(cl: Client, gate: Gate, job: Job, instance: Instance, read: Read) -> Grant | None:
-    """InstanceNotFoundError unless the sender may use it, and the message came the way that keeps its order; see
-    ``Gate.check``. Gives the grant that is to pay for it."""
-    sender, lease = job.incoming.sender, job.source.lease
-    if instance.address.partition != (None if lease is None else lease.partition):
+def check_access(cl: Client, gate: Gate, job: Job, instance: Instance, read: Read, dispatch_point: str) -> Grant | None:
+    """InstanceNotFoundError unless the sender may use it, and the message came the way that keeps its order (beside
+    those of its own queue it would run at the same time as they); see ``Gate.check``. Gives the grant that is to pay
+    for it."""
+    sender, lease, address = job.incoming.sender, job.source.lease, instance.address
+    partition = None if lease is None else lease.partition
+    if address.partition != partition or address.dispatch_point != dispatch_point:
         raise no_such_instance(instance.path.flow_id)
     if sender == cl.user_id or read.push is not None:
         return None

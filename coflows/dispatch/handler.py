@@ -35,12 +35,14 @@ from coflows.errors import (
     CallCancelledError,
     CoflowsError,
     FlowError,
+    InputInvalidError,
     OutOfOrderError,
     SerializationError,
     StoreError,
 )
 from coflows.failpoints import Failpoints
 from coflows.flows import Flow
+from coflows.flows.models import check_input
 from coflows.instances import Instance, no_such_instance
 from coflows.model.calls import Call
 from coflows.model.failure import Failure
@@ -66,6 +68,7 @@ class Handler:
         resources: Mapping[str, Any],
         failpoints: Failpoints,
         processes: ProcessTurns,
+        dispatch_point: str,
     ) -> None:
         self.loader = Loader(cl.store, base_paths, processes)
         self.gate = Gate(cl, self.loader)
@@ -75,6 +78,7 @@ class Handler:
         self._redactor = Redactor(secrets)
         self._resources = resources
         self._failpoints = failpoints
+        self._point = dispatch_point
         self._writer = Writer(cl.store, runner, failpoints)
 
     def write(self, work: Work, *, last: bool = False, alone: bool = True) -> None:
@@ -103,7 +107,7 @@ class Handler:
             if job.stranger:
                 raise no_such_instance(flow_id)
             instance = self.loader.find(flow_id, job.metadata)
-            grant = check_access(self._cl, self.gate, job, instance, read)
+            grant = check_access(self._cl, self.gate, job, instance, read, self._point)
             if record is not None:
                 raise AccessDeniedError("Somebody else's message has this id.", hint="Send it under another one.")
             if is_timer(call, job.incoming.sender, self._cl.user_id) and not self._is_set(work, job, instance):
@@ -146,6 +150,15 @@ class Handler:
             return self._add(work, turn, failed=True)
         if job.cancelled:
             return self._raised(work, turn, CallCancelledError("The message was cancelled by its sender."))
+        if loaded.input_model is not None and call.answers is None and job.timer is None:
+            try:
+                message.data = check_input(loaded.input_model, message.data, instance.path.endpoint)
+            except InputInvalidError as error:
+                self._cl.session.refusals.count(error)
+                turn.fail(Failure.of(error))
+                return self._add(work, turn, failed=True)
+            except Exception as error:  # A validator of the flow's own.
+                return self._raised(work, turn, error)
         return self._run(work, turn, loaded)
 
     def _over(self, work: Work, job: Job, sent: Sequence[Outgoing], *, accepted: bool) -> None:
@@ -189,6 +202,7 @@ class Handler:
     def _refuse(self, work: Work, job: Job, call: Call, error: CoflowsError) -> None:
         """Answer with the error. Nothing but its number is recorded, so the message may be sent again."""
         logger.info("Refused message %s: %s", job.incoming.message_id, error)
+        self._cl.session.refusals.count(error)
         sent: tuple[Outgoing, ...] = ()
         try:
             reply_to = reply_address(job, call)

@@ -21,7 +21,6 @@ from coflows.dispatch.lease import Lease
 from coflows.dispatch.sequencing import Sequencer
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, StoreError
-from coflows.identity.sealing import Item
 from coflows.model.calls import Call
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
 from coflows.model.wire import Cancel, DispatchPayload, Recall, Replay, read_payload
@@ -177,9 +176,10 @@ class Intake:
     def _open_parcel(self, delivery: Delivery, source: Source, epoch: int | None, jobs: list[Job]) -> None:
         try:
             opened = self._session.open(delivery.body)
-            read_items = [self._read_item(opened.sender, item, opened.expiry) for item in opened.items]
+            read_items = [(one, self._payload(one)) for one in self._session.read_all(opened)]
         except CoflowsError as error:
             logger.warning("Rejected a message from %s: %s", delivery.queue, error)
+            self._session.refusals.count(error)
             delivery.reject(f"{error.code}: {error}")
             return
         except Exception as error:  # A mistake of ours, which must not cost the messages beside it.
@@ -223,12 +223,11 @@ class Intake:
                 self._open.pop(job.key, None)
                 jobs.remove(job)
 
-    def _read_item(self, sender: str, item: Item, until: int) -> tuple[Incoming, Call | Recall | Cancel | Replay]:
-        incoming = self._session.read(sender, item, until)
+    def _payload(self, incoming: Incoming) -> Call | Recall | Cancel | Replay:
         value = incoming.value
         if isinstance(value, dict) and value.get("kind") == "call":
-            return incoming, Call.from_dict(value)
-        return incoming, read_payload(self._payloads, value)
+            return Call.from_dict(value)
+        return read_payload(self._payloads, value)
 
     def _letter(self, replay: Incoming, payload: Replay) -> tuple[Incoming, Call] | None:
         """The message of a dead letter, as it came first; only its owner may have it replayed."""

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coflows.codec.state import decode_state
 from coflows.dispatch.lease import Lease
@@ -17,8 +17,12 @@ from coflows.endpoints import find_endpoint, read
 from coflows.errors import FlowClassError, FlowConfigError
 from coflows.flows import Flow
 from coflows.flows.loading import resolve_flow_class
+from coflows.flows.models import declared
 from coflows.instances import Instance, find_instance, no_such_instance
 from coflows.store.base import Entry, Store
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 CACHE_SIZE = 10_000
 MAX_DESIGNS = 256
@@ -40,6 +44,8 @@ class Loaded:
     private_keys: tuple[str, ...] = ()
     lease: Lease | None = None
     epoch: int | None = None
+    input_model: type[BaseModel] | None = None
+    """What messages to it have to fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,8 @@ class Loader:
         else:
             flow.set_flow_state(decode_state(state))
         private = tuple(flow.flow_config.get("private_keys") or ())
-        return Loaded(instance, flow, blueprint.parallel, state, private)
+        model = declared(blueprint.flow_class, "Input")
+        return Loaded(instance, flow, blueprint.parallel, state, private, input_model=model)
 
     def _make(self, blueprint: _Blueprint, instance: Instance) -> Flow:
         if self._processes.wants(blueprint.config):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from coflows.codec.wire import encode
 from coflows.endpoints import read
@@ -35,17 +36,31 @@ def alive_workers(store: Store, dispatch_point: str) -> list[str]:
     )
 
 
+def refused_by_workers(store: Store, dispatch_point: str) -> Counter[str]:
+    """What the workers of a dispatch point that are there have refused since they were started, by error code."""
+    found: Counter[str] = Counter()
+    for entry in store.scan(workers_prefix(dispatch_point)):
+        found.update(read(entry.value).get("refused", {}))
+    return found
+
+
 class Membership:
     """Announces a worker, and tells with each heartbeat who is there and whether that has changed: a watch would have
     every commit of every turn log what it changed. Thread-safe."""
 
     def __init__(
-        self, store: Store, dispatch_point: str, worker: str, on_look: Callable[[Sequence[str], bool], None]
+        self,
+        store: Store,
+        dispatch_point: str,
+        worker: str,
+        on_look: Callable[[Sequence[str], bool], None],
+        refused: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._store = store
         self._point = dispatch_point
         self._key = f"{workers_prefix(dispatch_point)}{worker}"
         self._on_look = on_look
+        self._refused = refused
         self._known: list[str] = [worker]
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -81,7 +96,7 @@ class Membership:
                 self._stopped.wait(HEARTBEAT)
 
     def _beat(self) -> None:
-        self._store.commit({self._key: encode({"at": time.time()})})
+        self._store.commit({self._key: encode({"at": time.time(), "refused": self._refused()})})
 
     def _look(self) -> None:
         alive = alive_workers(self._store, self._point)

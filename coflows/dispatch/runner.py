@@ -62,7 +62,9 @@ class Runner:
         self.retries = Retries(cl, self)
         self._refused = Refused(self)
         self._processes = ProcessTurns(base_paths, concurrency)
-        self._handler = Handler(cl, self, base_paths, secrets, resources, self._failpoints, self._processes)
+        self._handler = Handler(
+            cl, self, base_paths, secrets, resources, self._failpoints, self._processes, dispatch_point
+        )
         self.gate = self._handler.gate
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, park_after)

@@ -17,6 +17,7 @@ from typing import Any
 from coflows.codec.wire import encode
 from coflows.endpoints import read
 from coflows.errors import CoflowsError, ConflictError
+from coflows.identity.sealing import LONGEST, SKEW
 from coflows.model.layout import (
     ATTEMPTS,
     CALLS,
@@ -37,11 +38,8 @@ from coflows.store.base import ABSENT, Entry, Store
 
 logger = logging.getLogger(__name__)
 
-MARGIN = 3600.0
-"""Seconds by which the clocks of users and workers may differ."""
-LONGEST = 90 * 86400.0
-"""Seconds after which a record is forgotten even if the sender said that his message is valid for longer, and a push
-call that nobody has answered: the flow that was asked may wait for a person, or a timer."""
+MARGIN = SKEW
+"""Seconds that a record is kept beyond its time."""
 PAGE = 100
 SHARE = 0.02
 """Part of its time that a sweeper works while it goes through a store."""
@@ -53,7 +51,8 @@ DATED = (DONE, ORDER, ATTEMPTS, CALLS, CHARGED, RELEASED, WORKERS, *OF_GRANTS)
 
 def is_old(prefix: str, record: Mapping[str, Any], now: float, ttl: float) -> bool:
     """Whether a dated record can be forgotten at ``now``, when messages are valid for ``ttl`` seconds. ``until`` in it
-    is how long its message says it is valid."""
+    is how long its message says it is valid: it was not taken when that was longer than LONGEST from then. A push call
+    that nobody has answered goes after as long: the flow that was asked may wait for a person, or a timer."""
     if prefix in OF_GRANTS:  # A grant that has ended is refused without them.
         return bool(now > record["until"] + MARGIN)
     at = record["at"]
@@ -61,7 +60,7 @@ def is_old(prefix: str, record: Mapping[str, Any], now: float, ttl: float) -> bo
         return bool(now > at + MARGIN)
     if prefix == CALLS:
         return bool(now > at + LONGEST + MARGIN)
-    until = min(record.get("until") or 0.0, at + LONGEST)
+    until = min(record.get("until") or 0.0, at + LONGEST + SKEW)
     return bool(now > max(at + ttl, until) + MARGIN)
 
 

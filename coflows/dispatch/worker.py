@@ -77,7 +77,8 @@ class DispatchWorker:
         self._ending = threading.Event()
         threading.Thread(target=self._tick, name="coflows-tick", daemon=True).start()
         self._sweeper = Sweeper(cl.store, cl.settings.call_ttl)
-        self._membership = Membership(cl.store, dispatch_point, self.name, self._rebalance)
+        refused = cl.session.refusals.counts
+        self._membership = Membership(cl.store, dispatch_point, self.name, self._rebalance, refused)
 
     def stop(self, grace: float = GRACE) -> None:
         """Take nothing new, finish running turns for up to ``grace`` seconds, give the rest back. Idempotent."""

@@ -27,6 +27,8 @@ CoflowsError
 |-- FlowError
 |   |-- FlowClassError            a class that does not import, or is no Flow
 |   |-- FlowConfigError           a config that does not parse or validate
+|   |-- InputInvalidError         a message that the flow does not take (also a ValueError)
+|   |-- OutputInvalidError        a reply that is not what the flow promises (also a ValueError)
 |   |-- EndpointTakenError        the endpoint serves another class, or the same one otherwise
 |   |-- SecretExposedError        a flow was about to keep or send a secret of its worker's
 |   `-- FlowTimeoutError          a flow or task did not end in time (also a TimeoutError)
@@ -135,6 +137,8 @@ from coflows.errors.flows import (
     FlowConfigError,
     FlowError,
     FlowTimeoutError,
+    InputInvalidError,
+    OutputInvalidError,
     PoolClosedError,
     SecretExposedError,
     TaskError,
@@ -195,12 +199,14 @@ __all__ = [
     "GrantRevokedError",
     "GrantSpentError",
     "IdentityError",
+    "InputInvalidError",
     "InstanceNotFoundError",
     "KeyRetiredError",
     "MessageTooLargeError",
     "NameInvalidError",
     "OtherBrokerError",
     "OutOfOrderError",
+    "OutputInvalidError",
     "PassphraseError",
     "PoisonMessageError",
     "PoolClosedError",

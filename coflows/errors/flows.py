@@ -24,6 +24,18 @@ class FlowConfigError(FlowError):
     code = "flow_config"
 
 
+class InputInvalidError(FlowError, ValueError):
+    """A message that does not fit what the flow that it was sent to takes (its ``Input``); the flow did not run."""
+
+    code = "input_invalid"
+
+
+class OutputInvalidError(FlowError, ValueError):
+    """A flow's reply does not fit what it promises (its ``Output``)."""
+
+    code = "output_invalid"
+
+
 class EndpointTakenError(FlowError):
     """The endpoint serves another class, or the same one otherwise; nothing was changed."""
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from coflows.errors import FlowConfigError, FlowError
 from coflows.flows.class_file import class_label, config_place
 from coflows.flows.config import load_class_config, merge_config, validate_config
+from coflows.flows.models import check_config_model, check_output
 from coflows.flows.overrides import check_overrides
 from coflows.flows.private import Secrets, strip_private
 from coflows.flows.records import Records
@@ -27,9 +28,10 @@ class Flow(ABC):
     Subclasses are written ``def __init__(self, **kwargs): super().__init__(**kwargs)``. Defaults for
     ``flow_config`` stand in ``ClassName.yaml`` beside the class, or in the class attribute
     ``default_config``; both are merged along the class hierarchy, the YAML last. What is under a key of
-    ``private_keys`` in the config is never stored, sent as a reply or shown. Without a worker (a unit
-    test) a flow can be made and run; it cannot send. Not thread-safe: the worker gives an instance one
-    message at a time.
+    ``private_keys`` in the config is never stored, sent as a reply or shown. A pydantic model ``Input``
+    within the class is what messages have to fit, ``Output`` what replies have to, ``Config`` what the
+    config has to. Without a worker (a unit test) a flow can be made and run; it cannot send. Not
+    thread-safe: the worker gives an instance one message at a time.
     """
 
     default_config: ClassVar[dict[str, Any]] = {"private_keys": []}
@@ -57,7 +59,7 @@ class Flow(ABC):
         """The config of the class with ``overrides`` merged into it, checked; a new dict each time. Reads the
         YAML files of the class hierarchy; raises FlowConfigError."""
         check_overrides(overrides)
-        config = merge_config(load_class_config(cls), overrides)
+        config = check_config_model(cls, merge_config(load_class_config(cls), overrides))
         cls.check_config(config)
         return config
 
@@ -130,14 +132,14 @@ class Flow(ABC):
 
     def package_output_message(self, input_message: FlowMessage, response: dict[str, Any] | FlowMessage) -> FlowMessage:
         """A reply to ``input_message`` (of this turn, or kept in the state from an earlier one) with the
-        data of ``response``, private keys left out."""
+        data of ``response``, private keys left out. Raises OutputInvalidError when it does not fit ``Output``."""
         data = response.data if isinstance(response, FlowMessage) else response
         if not isinstance(data, dict):
             raise FlowError(
                 f"A reply of {class_label(type(self))} must be a dict or a FlowMessage, not {type(data).__name__}.",
                 hint='Return for instance {"answer": value}, or None to send no reply.',
             )
-        data = strip_private(data, self._private_keys)
+        data = strip_private(check_output(type(self), data), self._private_keys)
         return FlowMessage(
             data=data,
             message_id=self._runtime.new_message_id(data) if self._runtime else new_message_id(),

@@ -59,6 +59,10 @@ def _check_override(value: object, at: str, private: frozenset[str], depth: int)
 def _check_override_key(key: object, dotted: str, private: frozenset[str]) -> None:
     if not isinstance(key, str):
         raise FlowConfigError(f"Override key {dotted} is {type(key).__name__}, not text.", hint="Use a str.")
+    if "${" in key:
+        raise FlowConfigError(
+            f"Override {dotted!r} contains '${{', which is not allowed in overrides.", hint="Write the key itself."
+        )
     if key.startswith("_") and key.endswith("_"):
         raise FlowConfigError(
             f"Override {dotted!r} is not allowed: keys that begin and end with '_' choose code, not data.",
@@ -81,13 +85,21 @@ def check_no_class(overrides: Mapping[str, Any]) -> None:
             )
 
 
-def check_overridable(config: Mapping[str, Any], overrides: Mapping[str, Any], class_name: str) -> None:
+def check_overridable(
+    config: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    class_name: str,
+    fields: Sequence[str] | None = None,
+) -> None:
     """Raise FlowConfigError for an override from another user that the owner does not allow. ``config`` is that of the
     class, before any override. Its ``overridable`` lists what may be overridden, as dotted keys with all under them, in
-    which ``*`` stands for anything but a dot. Where it has none, that is what the config has as plain values, except
-    where a subflow is fetched from and what the flow takes of its owner's machine. Call ``check_overrides`` first."""
+    which ``*`` stands for anything but a dot. Where it has none, that is what the class's ``Config`` model has
+    (``fields``), and without such a model what the config has as plain values, except where a subflow is fetched from
+    and what the flow takes of its owner's machine. Call ``check_overrides`` first."""
     check_no_class(overrides)
     listed = config.get("overridable")
+    if listed is None and fields is not None:
+        listed = list(fields)
     if listed is None:
         plain = {path for path, value in _leaves(config) if _is_plain(value) and not _is_owners(path)}
         allowed = [*ALWAYS, *(_dotted(path) for path in plain if _dotted(path) not in ALWAYS)]
@@ -125,7 +137,8 @@ def _is_source(path: Path) -> bool:
 
 
 def _is_owners(path: Path) -> bool:
-    return _is_source(path) or path[0] in _OWNERS
+    of_subflow = len(path) > 2 and path[-3] == _SUBFLOWS and path[-1] in _OWNERS
+    return of_subflow or path[0] in _OWNERS or _is_source(path)
 
 
 def _covers(pattern: Path, path: Path) -> bool:

@@ -34,6 +34,11 @@ NONCE_BYTES = 24
 _LENGTHS = {SINGLE: 5, PARCEL: 4, KEYED: 6}
 MAX_ITEMS = 1024
 """Messages in one envelope."""
+LONGEST = 90 * 86400.0
+"""Seconds for which an envelope may be valid: what was worked off is remembered for as long, so that it cannot come a
+second time."""
+SKEW = 3600.0
+"""Seconds by which the clocks of users and workers may differ."""
 
 
 class Item(NamedTuple):
@@ -112,7 +117,7 @@ def open_envelope(
     identity: Identity, data: bytes, now: float, max_bytes: int, keyring: Keyring | None = None
 ) -> Opened:
     """Check and open, in this order: size, structure and version, recipient, sender (proven by the key), expiry. Raises
-    EnvelopeError for whatever is wrong, and nothing else."""
+    EnvelopeError for whatever is wrong, and nothing else. Of the messages' own bytes nothing is parsed."""
     if len(data) > max_bytes:
         raise EnvelopeError(f"The envelope has {len(data)} bytes; at most {max_bytes} are taken.")
     header, nonce, sealed = _parts(data)
@@ -132,6 +137,11 @@ def open_envelope(
         raise EnvelopeError("The envelope was not sealed by its sender, or was changed.") from error
     if expiry < now:
         raise EnvelopeError("The envelope has expired.", hint="Are the clocks of both machines right?")
+    if expiry > now + LONGEST + SKEW:
+        raise EnvelopeError(
+            f"The envelope is valid for {(expiry - now) / 86400:.0f} days; at most {LONGEST / 86400:.0f} are taken.",
+            hint="Set COFLOWS_CALL_TTL to less at its sender. Are the clocks of both machines right?",
+        )
     if keyring is not None and news is not None:
         keyring.learn(news)
     if message_id is not None:

@@ -21,6 +21,7 @@ dead:{letter}                        a message that was given up
 keeping:{flow_id}                    an instance that its fetch has not kept yet, or whose subflows are to be told
 workflows:{run_id}:{record}          a workflow's run, as the records of its graph
 released:{user_id}:{request_id}      a request taken back, so that a late mount of it is refused
+released:{user_id}:{flow_id}         an instance of another user's that was deleted: its request mounts it no more
 access:rules:{endpoint}              who may fetch the endpoint, unless everybody may
 access:groups:{group}                the members of a group
 access:revoked:{block}               a grant, or a part of one, that was taken back
@@ -251,9 +252,9 @@ def keeping_key(flow_id: str) -> str:
     return f"{KEEPING}{flow_id}"
 
 
-def released_key(user_id: str, request_id: str) -> str:
-    """The mark of a fetch request that was taken back."""
-    return f"{RELEASED}{user_id}:{request_id}"
+def released_key(user_id: str, which: str) -> str:
+    """The mark of a fetch request that was taken back, or of an instance that such a request had mounted."""
+    return f"{RELEASED}{user_id}:{which}"
 
 
 def rule_key(endpoint: str) -> str:

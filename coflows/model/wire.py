@@ -143,8 +143,13 @@ def read_payload(adapter: TypeAdapter[PayloadT], value: object) -> PayloadT:
         return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SerializationError(f"Payload is malformed at {place or 'the top'}: {first['msg']}.") from error
+        raise SerializationError(f"Payload is malformed at {_shown(first['loc'])}: {first['msg']}.") from error
+
+
+def _shown(place: tuple[int | str, ...]) -> str:
+    """Where it is, for a text that goes into logs: the names may be anything."""
+    text = ".".join(str(part)[:80] for part in place[:8])
+    return repr(text[:200])[1:-1] or "the top"
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:

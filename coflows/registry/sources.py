@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from coflows.client import Client
 from coflows.endpoints import endpoint_names, find_endpoints
 from coflows.errors import CoflowsError, ConfigurationError, FlowError, SerializationError, StoreError
+from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
+from coflows.flows.models import json_schema
 from coflows.model.layout import SERVED
 from coflows.registry.entry import MAX_TAGS, FlowEntry, first_problem
 from coflows.registry.options import FlowSpec
@@ -73,8 +75,8 @@ class ServedFlows:
 
     def _entry(self, name: str, flow_class_name: str) -> FlowEntry:
         try:
-            config = resolve_flow_class(flow_class_name, self._cl.settings.flow_modules).get_config()
-            return _entry({"key": name, "flow_endpoint": name, **_from_config(config)})
+            flow_class = resolve_flow_class(flow_class_name, self._cl.settings.flow_modules)
+            return _entry({"key": name, "flow_endpoint": name, **_from_class(flow_class)})
         except (FlowError, ConfigurationError, SerializationError) as error:
             logger.warning("%s is listed by its endpoint alone: %s", name, error)
             return FlowEntry(key=name, name=name, flow_endpoint=name)
@@ -115,7 +117,7 @@ def _listed(number: int, spec: FlowSpec, base_paths: Sequence[Path]) -> FlowEntr
     said = {name: value for name, value in spec.model_dump(exclude={"entry", "endpoint"}).items() if value is not None}
     config: dict[str, Any] = {}
     if spec.entry is not None:
-        config = _from_config(resolve_flow_class(spec.entry.replace(":", "."), base_paths).get_config())
+        config = _from_class(resolve_flow_class(spec.entry.replace(":", "."), base_paths))
     name = spec.endpoint or spec.entry or spec.name
     if name is None:
         raise ConfigurationError(f"Flow {number + 1} of the loader has no entry, endpoint or name.")
@@ -134,16 +136,17 @@ def _entry(values: Mapping[str, Any]) -> FlowEntry:
     return entry
 
 
-def _from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a flow's config says of it."""
+def _from_class(flow_class: type[Flow]) -> dict[str, Any]:
+    """What a flow's config says of it, and the models that it declares."""
+    config = flow_class.get_config()
     tags, author = config.get("tags"), config.get("author")
     return {
         "name": " ".join(str(config["name"]).split())[:200],
         "description": str(config["description"])[:8000],
         "author": author if isinstance(author, str) else "",
         "tags": [tag for tag in tags if isinstance(tag, str)][:MAX_TAGS] if isinstance(tags, list) else [],
-        "input_schema": _schema(config, "input"),
-        "output_schema": _schema(config, "output"),
+        "input_schema": json_schema(flow_class, "Input") or _schema(config, "input"),
+        "output_schema": json_schema(flow_class, "Output") or _schema(config, "output"),
     }
 
 
