@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, printable
 
 LETTER = typer.Argument(help="The id that `coflows dlq list` shows.")
 
@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
             f"{one.id}  {time.strftime('%F %T', time.localtime(one.at))}  {one.size:>8} B  {one.queue}  {one.reason}"
             for one in letters
         ]
-        options.show([asdict(one) for one in letters], "\n".join(lines) or "There are no dead letters.")
+        options.show([asdict(one) for one in letters], printable("\n".join(lines)) or "There are no dead letters.")
 
     @group.command()
     def show(ctx: typer.Context, letter: str = LETTER) -> None:

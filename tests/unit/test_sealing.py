@@ -14,6 +14,7 @@ from coflows.identity.sealing import MAX_ITEMS, Item, _sealed, open_envelope, se
 ALICE, BOB, EVE = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 MESSAGE_ID = "00112233445566778899aabbccddeeff"
 LIMIT = 10_000
+NOW = 1_999_999_990.0
 GOLDEN = seal(ALICE, BOB.user_id, MESSAGE_ID, 2_000_000_000, b"golden", nonce=bytes(range(24)))
 
 GOLDEN_HEX = (
@@ -26,7 +27,7 @@ GOLDEN_HEX = (
 def test_golden_bytes() -> None:
     """These bytes were sealed by the first version; whatever changes, they open."""
     assert GOLDEN.hex() == GOLDEN_HEX
-    opened = open_envelope(BOB, bytes.fromhex(GOLDEN_HEX), 0.0, LIMIT)
+    opened = open_envelope(BOB, bytes.fromhex(GOLDEN_HEX), NOW, LIMIT)
     assert (opened.sender, opened.message_id, opened.expiry, opened.payload) == (
         ALICE.user_id,
         MESSAGE_ID,
@@ -46,27 +47,27 @@ def test_every_flipped_byte_is_noticed() -> None:
         changed = bytearray(GOLDEN)
         changed[position] ^= 0x01
         with pytest.raises(EnvelopeError):
-            open_envelope(BOB, bytes(changed), 0.0, LIMIT)
+            open_envelope(BOB, bytes(changed), NOW, LIMIT)
 
 
 def test_every_truncation_is_noticed() -> None:
     for length in range(len(GOLDEN)):
         with pytest.raises(EnvelopeError):
-            open_envelope(BOB, GOLDEN[:length], 0.0, LIMIT)
+            open_envelope(BOB, GOLDEN[:length], NOW, LIMIT)
 
 
 @given(data=st.binary(max_size=200))
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(EnvelopeError):
-        open_envelope(BOB, data, 0.0, LIMIT)
+        open_envelope(BOB, data, NOW, LIMIT)
 
 
 @pytest.mark.parametrize(
     ("opener", "now", "limit", "text"),
     [
-        (EVE, 0.0, LIMIT, "another user"),
+        (EVE, NOW, LIMIT, "another user"),
         (BOB, 2_000_000_001.0, LIMIT, "expired"),
-        (BOB, 0.0, 10, "at most 10"),
+        (BOB, NOW, 10, "at most 10"),
     ],
 )
 def test_what_is_not_for_us_now(opener: Identity, now: float, limit: int, text: str) -> None:
@@ -77,7 +78,7 @@ def test_what_is_not_for_us_now(opener: Identity, now: float, limit: int, text: 
 def test_eve_cannot_speak_for_alice() -> None:
     forged = seal(EVE, BOB.user_id, MESSAGE_ID, 2_000_000_000, b"x").replace(EVE.public_key, ALICE.public_key)
     with pytest.raises(EnvelopeError, match="not sealed by its sender"):
-        open_envelope(BOB, forged, 0.0, LIMIT)
+        open_envelope(BOB, forged, NOW, LIMIT)
 
 
 def test_signatures() -> None:
@@ -98,7 +99,7 @@ ITEMS = (Item(MESSAGE_ID, b"one"), Item("ab" * 16, b"two", "cd" * 8, 7))
 
 
 def test_a_parcel_opens_to_what_was_put_in() -> None:
-    opened = open_envelope(BOB, seal_items(ALICE, BOB.user_id, 2_000_000_000, ITEMS), 0.0, LIMIT)
+    opened = open_envelope(BOB, seal_items(ALICE, BOB.user_id, 2_000_000_000, ITEMS), NOW, LIMIT)
     assert (opened.sender, opened.expiry, opened.items) == (ALICE.user_id, 2_000_000_000, ITEMS)
 
 
@@ -109,7 +110,7 @@ def test_every_flipped_byte_and_every_truncation_of_a_parcel_is_refused() -> Non
         changed[index] ^= 0x40
         for data in (bytes(changed), sealed[:index]):
             with pytest.raises(EnvelopeError):
-                open_envelope(BOB, data, 0.0, LIMIT)
+                open_envelope(BOB, data, NOW, LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -131,4 +132,4 @@ def test_a_malformed_parcel_of_a_proven_sender_is_refused(rows: object) -> None:
     header = [2, ALICE.public_key, BOB.public_key, 2_000_000_000]
     sealed = _sealed(ALICE, BOB.user_id, header, msgpack.packb(rows), None)
     with pytest.raises(EnvelopeError):
-        open_envelope(BOB, sealed, 0.0, 2**20)
+        open_envelope(BOB, sealed, NOW, 2**20)
