@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 # Most tests wait more than they compute. One by one, so that both workers end together; PYTEST_ARGS="-n 0": without.
 AT_ONCE := -n 2 --dist load --maxschedchunk 1
 
-.PHONY: demo test lint unit bench bench-peers bench-curves chaos chaos-failpoints simulate lock sbom release clean
+.PHONY: demo test lint unit bench bench-peers bench-curves chaos chaos-failpoints simulate fuzz lock sbom release clean
 
 demo: $(VENV)/.installed ## The main job with two users; BROKER=amqp://... does it over RabbitMQ
 	$(BIN)/coflows $(if $(BROKER),--broker $(BROKER)) demo
@@ -37,6 +37,10 @@ chaos-failpoints: $(VENV)/.developing ## Workers killed 200 times at each point 
 
 simulate: $(VENV)/.developing ## 10,000 seeds of the simulation; SEED=n runs one again
 	SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest -q --timeout 3600 tests/unit/test_simulation.py
+
+fuzz: $(VENV)/.developing ## What reads bytes, names and configs of others; CASES=100000 of each property, SECONDS=600 by coverage
+	CASES=$(or $(CASES),20000) $(BIN)/python -m pytest -q --timeout 3600 tests/security -m fuzz
+	mkdir -p .fuzz && $(BIN)/python -m tests.security.fuzz_decoder .fuzz -artifact_prefix=.fuzz/ -max_len=4096 -max_total_time=$(or $(SECONDS),120)
 
 bench: $(VENV)/.developing ## The benchmarks, as tables; SECTIONS="calls idle" for some of them
 	$(BIN)/python -m benchmarks $(SECTIONS)
@@ -84,4 +88,4 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz

@@ -40,7 +40,7 @@ PREFETCH = 256
 """Requests worked off at once. One that waits for another user's answer keeps its thread, so that flows of two users
 that need each other's can be fetched with one worker each."""
 
-ROOM, SMALL_REQUEST = 32 * 2**20, 32 * 2**10
+ROOM, SMALL_REQUEST = 16 * 2**20, 32 * 2**10
 """Bytes that requests in hand may take in memory; of one that needs no room."""
 SWEEP, KEEP_PAUSE = 5.0, 1.0
 """Seconds between two looks for what an unfinished fetch has left behind; before another try to keep something."""

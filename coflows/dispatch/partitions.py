@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 PREFETCH = 1000
 MAX_JOBS = 20_000
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 16 * 2**20
 """Messages of one queue, and bytes that they take in memory, that are opened at a time: what comes then stays sealed
 until half of them are done. (A delivery holds up to a thousand.)"""
 MAX_SEALED = 64 * 2**20
