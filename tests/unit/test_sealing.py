@@ -42,20 +42,6 @@ def test_round_trip(payload: bytes) -> None:
     assert (opened.sender, opened.payload) == (ALICE.user_id, payload)
 
 
-def test_every_flipped_byte_is_noticed() -> None:
-    for position in range(len(GOLDEN)):
-        changed = bytearray(GOLDEN)
-        changed[position] ^= 0x01
-        with pytest.raises(EnvelopeError):
-            open_envelope(BOB, bytes(changed), NOW, LIMIT)
-
-
-def test_every_truncation_is_noticed() -> None:
-    for length in range(len(GOLDEN)):
-        with pytest.raises(EnvelopeError):
-            open_envelope(BOB, GOLDEN[:length], NOW, LIMIT)
-
-
 @given(data=st.binary(max_size=200))
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(EnvelopeError):
@@ -101,16 +87,6 @@ ITEMS = (Item(MESSAGE_ID, b"one"), Item("ab" * 16, b"two", "cd" * 8, 7))
 def test_a_parcel_opens_to_what_was_put_in() -> None:
     opened = open_envelope(BOB, seal_items(ALICE, BOB.user_id, 2_000_000_000, ITEMS), NOW, LIMIT)
     assert (opened.sender, opened.expiry, opened.items) == (ALICE.user_id, 2_000_000_000, ITEMS)
-
-
-def test_every_flipped_byte_and_every_truncation_of_a_parcel_is_refused() -> None:
-    sealed = seal_items(ALICE, BOB.user_id, 2_000_000_000, ITEMS, nonce=bytes(24))
-    for index in range(len(sealed)):
-        changed = bytearray(sealed)
-        changed[index] ^= 0x40
-        for data in (bytes(changed), sealed[:index]):
-            with pytest.raises(EnvelopeError):
-                open_envelope(BOB, data, NOW, LIMIT)
 
 
 @pytest.mark.parametrize(
