@@ -28,7 +28,7 @@ from coflows.model.wire import ChainLink, Fetch, FetchItem, as_mapping
 from coflows.registry.lookup import Lookup
 from coflows.releasing import ask_release
 from coflows.resolution import MountRequest, derive_id, describe, fetch_items, flow_id_of, next_deadline
-from coflows.tree import Mounted, Node, Tree, named, withdrawals
+from coflows.tree import Mounted, Node, Tree, named
 from coflows.waiting import PendingReply
 
 MAX_TRIES = 100
@@ -119,7 +119,7 @@ class Mounter:
             if tree.is_twin(error.keys):  # They are mounted, with the same subflows.
                 return None
             self._take_back(asked)
-            withdrawn = {key for node in tree.nodes for key in withdrawals(node)}
+            withdrawn = {key for node in tree.nodes for key in node.request.withdrawals}
             if not withdrawn.isdisjoint(error.keys):
                 raise InstanceNotFoundError(
                     "The request was taken back, or what it had mounted was deleted."

@@ -10,6 +10,7 @@ from typing import Any
 from coflows.errors import CallChainError, FlowCycleError, FlowInstanceError
 from coflows.flows.config import SubflowSpec
 from coflows.model.flow_names import REGISTRY
+from coflows.model.layout import released_key
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_DEPTH, MAX_FAN_OUT, ChainLink, FetchItem
 
@@ -53,6 +54,13 @@ class MountRequest:
     def flow_id(self) -> str:
         """The id of the instance that this request mounts."""
         return flow_id_of(self.request_id, self.client, self.endpoint)
+
+    @property
+    def withdrawals(self) -> tuple[str, ...]:
+        """The keys that say that it is not to be mounted: it was taken back, or what it had mounted was deleted."""
+        if self.withdrawal is None:
+            return ()
+        return self.withdrawal, released_key(self.client, self.flow_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,20 +18,12 @@ from coflows.flows import Flow
 from coflows.flows.config import SubflowSpec, differing_keys, load_class_config, subflow_specs
 from coflows.flows.loading import FlowClasses
 from coflows.flows.models import config_fields
-from coflows.flows.overrides import check_overridable, check_overrides
+from coflows.flows.overrides import check_overridable, check_overrides, not_overridable
 from coflows.keeping import Probation
 from coflows.model.address import InstanceAddress, partition_of
 from coflows.model.failure import Failure
 from coflows.model.flow_names import REGISTRY, FlowName
-from coflows.model.layout import (
-    MountPath,
-    keeping_key,
-    metadata_key,
-    mounts_prefix,
-    parse_mount_key,
-    released_key,
-    serve_key,
-)
+from coflows.model.layout import MountPath, keeping_key, metadata_key, mounts_prefix, parse_mount_key, serve_key
 from coflows.model.names import LOCAL
 from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
 from coflows.registry.lookup import Lookup
@@ -159,7 +151,7 @@ class Tree:
         for node in self.nodes:
             conditions |= node.endpoint.versions
             conditions[metadata_key(node.address.flow_id)] = ABSENT
-            conditions |= dict.fromkeys(withdrawals(node), ABSENT)
+            conditions |= dict.fromkeys(node.request.withdrawals, ABSENT)
             writes |= _writes(node)
         records = self.probations()
         writes |= {keeping_key(flow_id): one.encode() for flow_id, one in records.items()}
@@ -211,7 +203,6 @@ class Tree:
             there = self._find_singleton(request, endpoint)
             if there is not None:
                 self._admission.hold(request, there.address.flow_id)
-                self._check_overridable(request, endpoint)  # The warnings would tell him what the others' values are.
                 return there
         elif self._before:  # Otherwise nothing of it was asked for before.
             entry = self._before.get(_init_key(request))
@@ -230,9 +221,12 @@ class Tree:
         return node
 
     def _check_overridable(self, request: MountRequest, endpoint: Endpoint) -> None:
-        if request.config_overrides and request.client not in (LOCAL, self._cl.user_id):
+        if request.config_overrides and self._is_foreign(request):
             defaults, flow_class = self._defaults(endpoint)
             check_overridable(defaults, request.config_overrides, flow_class.__name__, config_fields(flow_class))
+
+    def _is_foreign(self, request: MountRequest) -> bool:
+        return request.client not in (LOCAL, self._cl.user_id)
 
     def _looked_up(self, specs: Mapping[str, SubflowSpec]) -> Mapping[str, SubflowSpec]:
         """The specs with a user in each; this asks registries only when one of them leaves that to them."""
@@ -271,6 +265,10 @@ class Tree:
         if not request.config_overrides:
             return Mounted(address)
         ignored = differing_keys(self._config(endpoint, overrides).values, request.config_overrides)
+        if self._is_foreign(request):  # What differs of the rest would tell him what the owner's values are.
+            defaults, flow_class = self._defaults(endpoint)
+            ignored += not_overridable(defaults, request.config_overrides, config_fields(flow_class))
+            ignored = sorted(set(ignored))
         warning = (
             f"{endpoint.name} is a singleton that was mounted before with another config; ignored: "
             f"{', '.join(ignored)}."
@@ -316,14 +314,6 @@ class Tree:
         if count > MAX_TREE:
             name = self.nodes[0].request.endpoint
             raise FlowInstanceError(f"The tree of {name} has more than {MAX_TREE} instances.")
-
-
-def withdrawals(node: Node) -> list[str]:
-    """The keys that say that a request is not to be mounted: it was taken back, or what it had mounted was deleted."""
-    request = node.request
-    if request.withdrawal is None:
-        return []
-    return [request.withdrawal, released_key(request.client, node.address.flow_id)]
 
 
 @contextmanager

@@ -97,6 +97,26 @@ def check_overridable(
     (``fields``), and without such a model what the config has as plain values, except where a subflow is fetched from
     and what the flow takes of its owner's machine. Call ``check_overrides`` first."""
     check_no_class(overrides)
+    allowed, refused = _sorted_out(config, overrides, fields)
+    if refused:
+        raise FlowConfigError(
+            f"The owner of {class_name} does not let others override: {_shown(refused)}.",
+            hint=f"Others may override: {_shown(allowed)}. He lists what they may as `overridable` in "
+            f"{class_name}.yaml.",
+        )
+
+
+def not_overridable(
+    config: Mapping[str, Any], overrides: Mapping[str, Any], fields: Sequence[str] | None = None
+) -> list[str]:
+    """The dotted keys for which ``check_overridable`` raises."""
+    return _sorted_out(config, overrides, fields)[1]
+
+
+def _sorted_out(
+    config: Mapping[str, Any], overrides: Mapping[str, Any], fields: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """What may be overridden, and what of the overrides may not."""
     listed = config.get("overridable")
     if listed is None and fields is not None:
         listed = list(fields)
@@ -112,12 +132,7 @@ def check_overridable(
         allowed = [*ALWAYS, *(listed if isinstance(listed, list) else ())]
         patterns = [tuple(key.split(".")) for key in allowed]
         refused = [path for path, _ in _leaves(overrides) if not any(_covers(one, path) for one in patterns)]
-    if refused:
-        raise FlowConfigError(
-            f"The owner of {class_name} does not let others override: {_shown(map(_dotted, refused))}.",
-            hint=f"Others may override: {_shown(allowed)}. He lists what they may as `overridable` in "
-            f"{class_name}.yaml.",
-        )
+    return allowed, [_dotted(path) for path in refused]
 
 
 def _leaves(value: Mapping[str, Any], at: Path = ()) -> Iterator[tuple[Path, object]]:
@@ -149,6 +164,6 @@ def _dotted(path: Path) -> str:
     return ".".join(path)
 
 
-def _shown(keys: Sequence[str] | Iterator[str]) -> str:
+def _shown(keys: Sequence[str]) -> str:
     found = sorted(keys)
     return ", ".join(found[:MAX_SHOWN]) + (f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else "")
