@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -332,3 +334,33 @@ def test_a_reply_of_a_provider_that_is_not_what_was_asked_for(pair: tuple[Client
     answered()
     with pytest.raises(CoflowsError):
         Reply.from_dict({"kind": "reply", "answers": "0" * 32, "value": [], "pending": 1})
+
+
+def noted(place: str, ctx: Any = {}) -> int:  # noqa: B006
+    with Path(place).open("a") as notes:
+        notes.write("x")
+    return len(Path(place).read_text())
+
+
+def test_all_that_a_colony_sent_again(users: Users, tmp_path: Path) -> None:
+    """Its steps are not run again, and its graphs stay what they are."""
+    from coflows.workflow import Colonies, Executor, Workflow, func_spec
+
+    (owner,) = users(1)
+    operator, client, notes = Operator(owner), Colonies(owner), tmp_path / "notes"
+    client.add_colony("colony")
+
+    def run() -> int:
+        workflow = Workflow(colonyname="colony")
+        step = func_spec(func=noted, args=[str(notes)], colonyname="colony", executortype="e", maxexectime=60)
+        workflow.functionspecs.append(step)
+        graph = client.submit_workflow(workflow)
+        assert client.wait(graph, TIMEOUT).state == "SUCCESS"
+        (process,) = client.get_processgraph(graph.processgraphid).processids
+        return int(client.get_process(process).output)
+
+    with Executor(owner, "colony", "e"):
+        assert run() == 1
+        operator.inject(owner, list(operator.seen) * 2)
+        assert run() == 2
+    assert notes.read_text() == "xx"
