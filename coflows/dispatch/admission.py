@@ -298,12 +298,16 @@ class Admission(Generic[Job]):
         wanted, gone = set(jobs), []
         changed: set[str] = set()
         for lane, queue in list(self._lanes.items()):
-            mixed = self._mixed(lane, queue)
-            before = len(mixed.owners)
-            gone += mixed.discard(wanted)
-            if not mixed:
+            before = set(self._owners(queue))
+            if isinstance(queue, FairQueue):
+                gone += queue.discard(wanted)
+            elif not wanted.isdisjoint(queue):
+                gone += [job for job in queue if job in wanted]
+                queue = self._lanes[lane] = deque(job for job in queue if job not in wanted)
+            if not queue:
                 del self._lanes[lane]
-            if len(mixed.owners) < before and lane not in self._taken and lane not in self._held:
+                self._shared.discard(lane)
+            if (not queue or before != set(self._owners(queue))) and lane not in self._taken and lane not in self._held:
                 changed.add(lane)
         if changed:
             self._unlist(changed)
@@ -312,7 +316,13 @@ class Admission(Generic[Job]):
         return gone
 
     def _put_first(self, lane: str, job: Job) -> None:
-        self._mixed(lane, self._lanes.setdefault(lane, deque())).push_first(self._caller_of(job), job)
+        queue = self._lanes.setdefault(lane, deque())
+        if isinstance(queue, FairQueue):
+            queue.push_first(self._caller_of(job), job)
+            return
+        if queue and self._caller_of(queue[0]) != self._caller_of(job):
+            self._shared.add(lane)
+        queue.appendleft(job)
 
     def _make_ready(self, lane: str) -> None:
         """A lane is not taken any more: it waits for a turn of each caller who has something in it."""

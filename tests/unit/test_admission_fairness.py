@@ -126,6 +126,16 @@ def test_a_short_lane_keeps_the_order_in_which_its_jobs_came() -> None:
     assert [one.next(start.batch) for _ in jobs] == [job for _, job in jobs]
 
 
+def test_what_is_begun_again_or_withdrawn_leaves_a_short_lane_in_its_order() -> None:
+    one = admission()
+    jobs = [("A", "lane", 0), ("A", "lane", 1), ("B", "lane", 2), ("A", "lane", 3)]
+    (start,) = one.arrive(("lane", job) for job in jobs)
+    assert one.next(start.batch) == jobs[0]
+    (again,) = one.end(start.batch, [("lane", jobs[0])])
+    assert one.withdraw([jobs[3]]) == [jobs[3]]
+    assert [one.next(again.batch) for _ in range(3)] == jobs[:3]
+
+
 def test_who_waits_in_a_short_lane_does_not_wait_for_who_has_all_he_may() -> None:
     one = admission(2)
     (first,) = one.arrive([("shared", ("A", "shared", 0)), ("shared", ("B", "shared", 0)), ("own", ("A", "own", 0))])
