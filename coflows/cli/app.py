@@ -15,7 +15,8 @@ from coflows.errors import CoflowsError
 
 EPILOG = (
     "Exit codes: 0 done, 1 something else failed, 2 bad input or settings, 3 keys, 4 broker, 5 store, 6 flow class or "
-    "config, 7 not found, 8 not allowed, 9 the flow raised, 10 no reply in time, 11 cancelled, 12 a registry."
+    "config, 7 not found, 8 not allowed, 9 the flow raised, 10 no reply in time, 11 cancelled, 12 a registry, "
+    "13 more than the quota."
 )
 
 

@@ -57,7 +57,7 @@ class QuotaExceededError(CoflowsError):
     be asked again."""
 
     code = "quota_exceeded"
-    exit_code = 12
+    exit_code = 13
 
 
 class TurnTimeExceededError(QuotaExceededError, TimeoutError):

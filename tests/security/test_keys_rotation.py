@@ -111,7 +111,7 @@ def test_served_endpoints_the_owners_instances_and_his_record_stay_his(
     assert get_flow_instance(owner, "tally").ask({}, timeout=30) == {"count": 1}
 
 
-def test_dead_letters_of_an_earlier_key_are_replayed(users: Users) -> None:
+def test_an_instance_goes_on_after_a_poison_message_of_an_earlier_key(users: Users) -> None:
     owner, caller = served(users)
     flow = get_flow_instance(caller, "tally", user_id=owner.user_id)
     future = flow.get_reply_future(flow.package_input_message({"poison": True}))
