@@ -1,4 +1,4 @@
-"""What comes in: deliveries are opened, what the store knows of them is read at once, and they are put in order."""
+"""What comes in: what the store knows of opened messages is read at once, and they are put in order."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import count
-from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
-
-from pydantic import TypeAdapter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from coflows.broker.base import Delivery
 from coflows.codec.wire import decode
@@ -20,15 +16,14 @@ from coflows.dispatch.answers import recorded
 from coflows.dispatch.custody import Custody
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.lease import Lease
+from coflows.dispatch.opened import ROUND, Opened, Piece
 from coflows.dispatch.sequencing import Sequencer
 from coflows.dispatch.turnstile import Turnstile
 from coflows.endpoints import read
-from coflows.errors import CoflowsError, StoreError
+from coflows.errors import StoreError
 from coflows.model.calls import Call
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
-from coflows.model.wire import Cancel, DispatchPayload, Recall, Replay, read_payload
-from coflows.parcel import Parcel
-from coflows.quotas.fair_queue import FairQueue
+from coflows.model.wire import Cancel, Recall, Replay
 from coflows.session import Incoming, Session
 from coflows.store.base import Store
 
@@ -39,24 +34,6 @@ logger = logging.getLogger(__name__)
 
 MAX_TURNED_AWAY = 10_000
 """Streams of strangers that are remembered."""
-ROUND, ROUND_OF_MANY = 256, 64
-"""Messages that are opened, and taken in, before turns go on, about; the latter when several senders wait."""
-PIECE = 32
-"""Messages of one sender that are taken in before it is the next one's turn."""
-MAX_OPENED = 32 * 2**20
-"""Bytes that messages take in memory which are opened, and wait for their senders' turns; more stay sealed."""
-
-
-class _Piece(NamedTuple):
-    """Messages of one delivery that are opened and wait. ``era`` is that of their source: in another one the delivery
-    has gone back."""
-
-    number: int
-    source: Source
-    era: int
-    parcel: Parcel
-    items: Sequence[tuple[Incoming, Call | Recall | Cancel | Replay]]
-    weight: int
 
 
 class Intake:
@@ -77,15 +54,11 @@ class Intake:
         self._session = session
         self._store = store
         self._runner = runner
-        self._payloads: TypeAdapter[Recall | Cancel | Replay] = TypeAdapter(DispatchPayload)
+        self._opened = Opened(session)
         self._waiting: deque[tuple[Delivery, Source]] = deque()
         self._scheduled = False
         self._lock = threading.Lock()
         self._taking = threading.Lock()
-        self._opened: FairQueue[str, _Piece] = FairQueue()
-        self._numbers = count(1)
-        self._weight = 0
-        """Of what is in it."""
         self._open: dict[tuple[str, str, str], Job] = {}
         self._sequencer: Sequencer[Job] = Sequencer()
         self._flows: dict[int, set[str]] = {}
@@ -194,14 +167,13 @@ class Intake:
         sources: set[Source] = set()
         try:
             opened = 0
-            while taken and opened < ROUND and self._weight < MAX_OPENED:
+            while taken and opened < ROUND and not self._opened.full:
                 delivery, source = taken.popleft()
                 sources.add(source)
                 if not source.defer(delivery):
-                    opened += self._open_parcel(delivery, source)
+                    opened += self._opened.add(delivery, source)
                     self._runner.beat()
-            # Whose turn it is says what is taken in, and what came first says in which order.
-            for piece in sorted(self._next_pieces(), key=attrgetter("number")):
+            for piece in self._opened.next():
                 source = piece.source
                 if piece.era != source.era:
                     continue  # It has gone back.
@@ -226,15 +198,6 @@ class Intake:
             return []
         return self._in_order(jobs)
 
-    def _next_pieces(self) -> list[_Piece]:
-        most = ROUND if len(self._opened.owners) < 2 else ROUND_OF_MANY
-        pieces: list[_Piece] = []
-        while most > 0 and (found := self._opened.pop()) is not None:
-            pieces.append(found[1])
-            most -= len(found[1].items)
-            self._weight -= found[1].weight
-        return pieces
-
     def _take(self, lease: Lease) -> int:
         fresh = not lease.taken
         epoch = lease.take()
@@ -248,30 +211,7 @@ class Intake:
                     self._parked[key] = max(self._parked.get(key, 0), one.place.number)
         return epoch
 
-    def _open_parcel(self, delivery: Delivery, source: Source) -> int:
-        """Whose messages are in it is known then, and each sender is next once. Gives how many there are."""
-        try:
-            opened = self._session.open(delivery.body)
-            read_items = [(one, self._payload(one)) for one in self._session.read_all(opened)]
-        except CoflowsError as error:
-            logger.warning("Rejected a message from %s: %s", delivery.queue, error)
-            self._session.refusals.count(error)
-            delivery.reject(f"{error.code}: {error}")
-            return 1
-        except Exception as error:  # A mistake of ours, which must not cost the messages beside it.
-            logger.exception("A message from %s could not be read; it is rejected.", delivery.queue)
-            delivery.reject(f"internal: {error!r}")
-            return 1
-        parcel = Parcel(delivery, len(read_items))
-        for first in range(0, len(read_items), PIECE):
-            items = read_items[first : first + PIECE]
-            weight = sum(incoming.weight for incoming, _ in items)
-            piece = _Piece(next(self._numbers), source, source.era, parcel, items, weight)
-            self._opened.push(opened.sender, piece)
-            self._weight += piece.weight
-        return len(read_items)
-
-    def _begin(self, piece: _Piece, epoch: int | None, jobs: list[Job]) -> None:
+    def _begin(self, piece: Piece, epoch: int | None, jobs: list[Job]) -> None:
         source, parcel = piece.source, piece.parcel
         delivery = parcel.delivery
         partitioned = source.lease is not None
@@ -309,12 +249,6 @@ class Intake:
             for job in own:
                 self._open.pop(job.key, None)
                 jobs.remove(job)
-
-    def _payload(self, incoming: Incoming) -> Call | Recall | Cancel | Replay:
-        value = incoming.value
-        if isinstance(value, dict) and value.get("kind") == "call":
-            return Call.from_dict(value)
-        return read_payload(self._payloads, value)
 
     def _letter(self, replay: Incoming, payload: Replay) -> tuple[Incoming, Call] | None:
         """The message of a dead letter, as it came first; only its owner may have it replayed."""
