@@ -36,7 +36,8 @@ from coflows.registry.choosing import Candidate
 from coflows.registry.lookup import Lookup
 from coflows.releasing import ask_release
 from coflows.resolution import MountRequest, derive_id, describe, fetch_items, flow_id_of, next_deadline
-from coflows.tree import Mounted, Node, Tree, named
+from coflows.tree import Tree, named
+from coflows.tree_node import Mounted, Node
 from coflows.usage import Usage
 from coflows.waiting import PendingReply
 

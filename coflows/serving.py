@@ -47,7 +47,7 @@ from coflows.registry.lookup import LOOKUP_SECONDS, Lookup
 from coflows.releasing import await_releases, release_addresses, remove_instance
 from coflows.resolution import MountRequest
 from coflows.store.base import ABSENT
-from coflows.tree import Mounted
+from coflows.tree_node import Mounted
 
 logger = logging.getLogger(__name__)
 

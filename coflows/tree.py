@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from coflows.admitting import Admission
 from coflows.client import Client
-from coflows.codec.state import encode_state
 from coflows.codec.wire import encode
 from coflows.endpoints import Endpoint, find_endpoints, not_served, open_point, partitions_of, read
 from coflows.errors import CoflowsError, FlowConfigError, FlowInstanceError
@@ -30,77 +29,14 @@ from coflows.model.layout import (
     mounts_prefix,
     parse_mount_key,
     serve_key,
-    usage_key,
 )
 from coflows.model.names import LOCAL
-from coflows.model.wire import MAX_TREE, ChainLink, as_mapping
+from coflows.model.wire import MAX_TREE
 from coflows.registry.choosing import Candidate
-from coflows.resolution import MountRequest, Plan, describe, extend_chain, local_request, next_deadline, plan
+from coflows.resolution import MountRequest, describe, extend_chain, local_request, next_deadline, plan
 from coflows.store.base import ABSENT, Entry
-from coflows.usage import Amount, in_steps, mount_usage
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """An instance that is there: its address, how many instances its tree holds, what the caller should know, and
-    whether he is to keep it (``Keep``)."""
-
-    address: InstanceAddress
-    count: int = 1
-    warnings: tuple[str, ...] = ()
-    probation: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """A msgpack-able dict; ``from_dict`` reads it back."""
-        return {
-            "address": self.address.to_dict(),
-            "count": self.count,
-            "warnings": list(self.warnings),
-            "probation": self.probation,
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any], owner: str, endpoint: str) -> Mounted:
-        """Check what ``owner`` answered; raises SerializationError, or FlowInstanceError for another's address."""
-        address = InstanceAddress.from_dict(as_mapping(value.get("address")))
-        if (address.user_id, address.flow_endpoint) != (owner, endpoint):
-            raise FlowInstanceError(f"User {owner} answered with an instance of somebody else.")
-        warnings = value.get("warnings")
-        texts = tuple(str(text)[:500] for text in warnings[:20]) if isinstance(warnings, list) else ()
-        count = value.get("count")
-        return cls(address, max(1, count) if type(count) is int else 1, texts, value.get("probation") is True)
-
-
-@dataclass(slots=True)
-class Node:
-    """An instance that is to be mounted here. ``plan`` says which subflows it has here and at others; in ``subflows``
-    are those that are there or decided to be mounted."""
-
-    request: MountRequest
-    endpoint: Endpoint
-    address: InstanceAddress
-    chain: tuple[ChainLink, ...]
-    plan: Plan
-    subflows: dict[str, Node | Mounted] = field(default_factory=dict)
-
-    def mounted(self) -> Mounted:
-        """The instance with its tree, as it is once all is there."""
-        below = {key: one.mounted() if isinstance(one, Node) else one for key, one in self.subflows.items()}
-        count = 1 + sum(one.count for one in below.values())
-        warnings = tuple(f"subflow {key!r}: {text}" for key, one in below.items() for text in one.warnings)
-        return Mounted(self.address, count, warnings, _on_probation(self.request, self.endpoint))
-
-    def to_keep(self, user_id: str) -> dict[str, list[str]]:
-        """What this instance has at others than ``user_id``, itself or through its subflows here, by user."""
-        found: dict[str, list[str]] = {}
-        for one in self.subflows.values():
-            if isinstance(one, Mounted):
-                if one.probation and one.address.user_id != user_id:
-                    found.setdefault(one.address.user_id, []).append(one.address.flow_id)
-            elif not one.endpoint.singleton:  # One that is a singleton is kept for itself.
-                for owner, flow_ids in one.to_keep(user_id).items():
-                    found.setdefault(owner, []).extend(flow_ids)
-        return found
+from coflows.tree_node import Mounted, Node, on_probation
+from coflows.usage import Amount, in_steps
 
 
 class _Wanted(NamedTuple):
@@ -163,7 +99,7 @@ class Tree:
             conditions |= node.endpoint.versions
             conditions[metadata_key(node.address.flow_id)] = ABSENT
             conditions |= dict.fromkeys(node.request.withdrawals, ABSENT)
-            writes |= _writes(node)
+            writes |= node.writes()
         records = self.probations()
         writes |= {keeping_key(flow_id): one.encode() for flow_id, one in records.items()}
         writes |= self._admission.writes
@@ -175,8 +111,8 @@ class Tree:
         """What ``commit`` adds to what is kept for other users, by user."""
         found: dict[str, list[Amount]] = {}
         for node in self.nodes:
-            if (user_id := _for_user(node)) is not None:
-                base, state = _sizes(_values(node))
+            if (user_id := node.for_user) is not None:
+                base, state = node.sizes()
                 found.setdefault(user_id, []).append(Amount(node.endpoint.name, 1, base + in_steps(state)))
         return found
 
@@ -187,7 +123,7 @@ class Tree:
         for node in self.nodes:
             if node.endpoint.singleton or any(node is root for root in self.roots):
                 request = node.request
-                until = request.keep_by if _on_probation(request, node.endpoint) else None
+                until = request.keep_by if on_probation(request, node.endpoint) else None
                 remote = node.to_keep(self._cl.user_id)
                 if until is not None or remote:
                     found[node.address.flow_id] = Probation(request.client, until, remote, told_by=request.keep_by)
@@ -227,7 +163,7 @@ class Tree:
         elif self._before:  # Otherwise nothing of it was asked for before.
             entry = self._before.get(_init_key(request))
             if entry is not None:
-                return Mounted(_address_in(entry), probation=_on_probation(request, endpoint))
+                return Mounted(_address_in(entry), probation=on_probation(request, endpoint))
         config = self._config(endpoint, request.config_overrides)
         if config.private_keys:
             check_overrides(request.config_overrides, config.private_keys)
@@ -350,53 +286,6 @@ def named(steps: Sequence[str]) -> Iterator[None]:
         if told is error:
             raise
         raise told from error
-
-
-def _for_user(node: Node) -> str | None:
-    """Whose usage the instance counts as: nobody's when it is there for all."""
-    return None if node.endpoint.singleton else node.request.for_user
-
-
-def _values(node: Node) -> dict[str, bytes]:
-    """The fields of the mount, encoded."""
-    request, address = node.request, node.address
-    subflows = {key: one.address.to_dict() for key, one in node.subflows.items()}
-    init = {"created_at": time.time(), "address": address.to_dict(), "subflows": subflows}
-    if (user_id := _for_user(node)) is not None:
-        init["for_user"] = user_id
-    values = {"init": encode(init), "config_overrides": encode(request.config_overrides)}
-    if request.initial_state is not None:
-        values["state"] = encode_state(request.initial_state)
-    if request.dispatch_point_override is not None:
-        values["dispatch_point_override"] = encode(request.dispatch_point_override)
-    return values
-
-
-def _sizes(values: Mapping[str, bytes]) -> tuple[int, int]:
-    """Bytes of all that stays as it is, and of the state."""
-    state = len(values.get("state", b""))
-    return sum(map(len, values.values())) - state, state
-
-
-def _writes(node: Node) -> dict[str, bytes]:
-    request, address = node.request, node.address
-    path = MountPath(address.flow_endpoint, request.client, address.flow_id)
-    values = _values(node)
-    writes = {path.key(field): value for field, value in values.items()}
-    metadata = {"flow_endpoint": path.endpoint, "user_id": request.client}
-    if request.grant is not None and not node.endpoint.singleton:
-        metadata["grant"] = request.grant
-    writes[metadata_key(address.flow_id)] = encode(metadata)
-    if (user_id := _for_user(node)) is not None:
-        writes[usage_key(user_id, path.endpoint, address.flow_id)] = mount_usage(*_sizes(values))
-    if node.endpoint.singleton:
-        # Written anew with the same value: its new version makes whoever mounts at the same time decide again.
-        writes[serve_key(path.endpoint, "singleton")] = encode(True)
-    return writes
-
-
-def _on_probation(request: MountRequest, endpoint: Endpoint) -> bool:
-    return request.keep_by is not None and request.client != LOCAL and not endpoint.singleton
 
 
 def _init_key(request: MountRequest) -> str:

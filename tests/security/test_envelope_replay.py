@@ -310,7 +310,7 @@ def test_a_reply_of_a_provider_that_is_not_what_was_asked_for(pair: tuple[Client
     from hypothesis import strategies as st
 
     from coflows.errors import CoflowsError
-    from coflows.tree import Mounted
+    from coflows.tree_node import Mounted
 
     owner, client, _ = pair
     odd = st.sampled_from([None, True, -1, 2**63, float("nan"), "", "x:y", b"", b"\xff"])

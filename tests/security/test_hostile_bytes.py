@@ -21,7 +21,7 @@ from coflows.model.messages import new_message_id
 from coflows.model.wire import DoorPayload, Fetch, FetchItem, read_payload
 from coflows.resolution import derive_id
 from coflows.serving import get_flow_instance, serve_flow
-from coflows.tree import Mounted
+from coflows.tree_node import Mounted
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
 TIMEOUT = 30
