@@ -244,10 +244,16 @@ class Mounter:
         ask: Callable[[], PendingReply],
     ) -> dict[str, Mounted]:
         """What he answers; he is asked again, which is the same request, when that helps before the deadline."""
+        refusal: QuotaExceededError | None = None
         while True:
             try:
                 return self._answered(user_id, items, reply, deadline)
+            except CallTimeoutError:
+                if refusal is not None:  # He is there, and has said why not.
+                    raise refusal from None
+                raise
             except QuotaExceededError as error:
+                refusal = error
                 pause = None if error.retry_after is None else error.retry_after * random.uniform(1.0, 1.5)
                 if pause is None or time.time() + pause > deadline:
                     raise

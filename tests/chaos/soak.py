@@ -39,7 +39,9 @@ AT_LEISURE = (
     "replies:",
     "order:",
     "released:",
+    "served",
     "swept",
+    "usage:",
 )
 """What keys of a store may begin with when there is nothing to do; all others are of unfinished work."""
 
