@@ -9,6 +9,7 @@ message would cost the server twice as much, and they are not asked for CC heade
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -100,4 +101,10 @@ class Standing:
 
 
 def _look(channel: Any, done: Done) -> None:
+    logging.getLogger("pika.channel").addFilter(_is_news)  # A second time is none.
     channel.exchange_declare(ACCOUNTS, passive=True, callback=done)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """pika warns of what is usual: that users have no accounts here."""
+    return f"no exchange '{ACCOUNTS}'" not in record.getMessage()
