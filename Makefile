@@ -9,8 +9,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(INSTALL) --require-hashes -r
 ITSELF := $(INSTALL) --no-deps --no-build-isolation --editable .
 PYTEST_ARGS ?=
-# Most tests wait more than they compute. One by one, so that both workers end together; PYTEST_ARGS="-n 0": without.
-AT_ONCE := -n 2 --dist load --maxschedchunk 1
+# Most tests wait more than they compute, so there are three at a time also on two cores. One by one, so that all workers
+# end together; PYTEST_ARGS="-n 0": without.
+AT_ONCE := -n 3 --dist load --maxschedchunk 1
 
 .PHONY: demo test lint unit bench bench-peers bench-curves chaos chaos-failpoints simulate fuzz lock sbom release clean
 
