@@ -96,9 +96,11 @@ class PartitionFeed:
         the partition, else it comes back to this one."""
         with self._cycling:
             if not self._stopped:
-                self._stop_taking(HAND_ON_WAIT)
-                with self._changed:
-                    self._holding = self._stopped
+                try:
+                    self._stop_taking(HAND_ON_WAIT)
+                finally:
+                    with self._changed:
+                        self._holding = self._stopped
                 self.open()
 
     def start_over(self) -> None:
@@ -207,8 +209,11 @@ class PartitionFeed:
             self._runner.forget_partition(self._lease.partition, jobs)
 
     def _start_over(self) -> None:
-        time.sleep(START_OVER_PAUSE)
-        try:
-            self.cycle()
-        except CoflowsError:
-            logger.exception("Could not consume %s again.", self._queue.name)
+        """Nobody else may consume it, so it is tried until it succeeds."""
+        while not self._stopped:
+            time.sleep(START_OVER_PAUSE)
+            try:
+                self.cycle()
+                return
+            except CoflowsError:
+                logger.exception("Could not consume %s again; trying once more.", self._queue.name)

@@ -122,6 +122,7 @@ class DispatchWorker:
                 feed.cycle()
             except CoflowsError as error:
                 logger.warning("Could not hand partition %s on: %s", feed.partition, error)
+                feed.start_over()  # It may not be in line for it any more.
 
     def _reshare_due(self, strays: bool) -> bool:
         if time.monotonic() < self._next_reshare:
