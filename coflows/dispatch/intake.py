@@ -60,7 +60,7 @@ class Intake:
         self._lock = threading.Lock()
         self._taking = threading.Lock()
         self._letting = threading.Lock()
-        """Held from when jobs are in order until they are let in, so that they are let in in that order."""
+        """Held from when messages are taken in until they are let in: nobody is overtaken in between."""
         self._open: dict[tuple[str, str, str], Job] = {}
         self._sequencer: Sequencer[Job] = Sequencer()
         self._flows: dict[int, set[str]] = {}
@@ -128,12 +128,11 @@ class Intake:
         """Let go on what has waited too long for an earlier message."""
         now = time.monotonic()
         self._turnstile.tick(now)
-        with self._letting:
-            with self._taking:
-                ready = self._sequencer.expire(now)
-            for job in ready:
-                logger.warning("An earlier message than %s never came; going on without it.", job.incoming.message_id)
-            self.let_in(ready)
+        with self._taking:
+            ready = self._sequencer.expire(now)
+        for job in ready:
+            logger.warning("An earlier message than %s never came; going on without it.", job.incoming.message_id)
+        self.let_in(ready)
 
     def forget(self, jobs: Iterable[Job], partition: int) -> None:
         """These jobs were given back: another worker may go on with them, and with all of their partition."""
@@ -148,9 +147,9 @@ class Intake:
     # -- one thread at a time ----------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
-        with self._lock:
-            taken, self._waiting = self._waiting, deque()
         with self._letting:
+            with self._lock:
+                taken, self._waiting = self._waiting, deque()
             with self._taking:
                 ready = self._read(taken)
                 opened = bool(self._opened)
@@ -158,11 +157,8 @@ class Intake:
                 left = bool(taken) or opened
                 taken.extend(self._waiting)
                 self._waiting = taken
-                again = bool(taken) or opened
+                again = self._scheduled = bool(taken) or opened
             self.let_in(ready, next=not again)
-        with self._lock:
-            # Not before all that is ready was let in: another thread would let in what comes next.
-            again = self._scheduled = again or bool(self._waiting)
         if again:
             # What was taken in goes first: others' turns are in it.
             self._schedule(self._take_in, first=not left)

@@ -105,9 +105,15 @@ class RabbitMQ:
         as Erlang writes it. Raises RuntimeError."""
         cookie = (self._folder / ".erlang.cookie").read_text()
         command = ["erl_call", "-c", cookie, "-address", f"localhost:{self._dist_port}", "-e"]
-        done = subprocess.run(
-            command, input=f"{expression}.\n", env=self._environment(), capture_output=True, text=True, timeout=60
-        )
+        deadline = time.monotonic() + HALT_TIMEOUT
+        while True:
+            done = subprocess.run(
+                command, input=f"{expression}.\n", env=self._environment(), capture_output=True, text=True, timeout=60
+            )
+            # A node that has just come up may serve clients, and not be reached by other nodes yet.
+            if "failed to connect to node" not in done.stderr + done.stdout or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
         answer = re.fullmatch(r"\{ok, (.*)\}\s*", done.stdout, re.DOTALL)
         if answer is None:
             raise RuntimeError(f"{expression} failed:\n{done.stdout}{done.stderr}")
