@@ -25,7 +25,7 @@ ROUND, ROUND_OF_MANY = 256, 64
 """Messages that are opened, and taken in, before turns go on, about; the latter when several senders wait."""
 PIECE = 32
 """Messages of one sender that are taken in before it is the next one's turn."""
-MAX_OPENED = 16 * 2**20
+MAX_OPENED = 2 * 2**20
 """Bytes that messages take in memory which are opened, and wait for their senders' turns; more stay sealed."""
 
 
