@@ -29,9 +29,9 @@ PIECE = 32
 MAX_OPENED = 2 * 2**20
 """Bytes that messages take in memory which are opened, and wait for their senders' turns; more stay sealed."""
 
-LARGE, COLLECTED = 2**19, 2**20
-"""Bytes of a delivery that is large; and of large ones after which garbage is collected. What is in circles would stay
-for long otherwise: workers collect seldom, for many small messages leave little."""
+LARGE = 2**19
+"""Bytes of a delivery before which garbage is collected. What is in circles would stay for long otherwise: workers
+collect seldom, for many small messages leave little."""
 
 
 class Piece(NamedTuple):
@@ -56,7 +56,6 @@ class Opened:
         self._numbers = count(1)
         self._weight = 0
         """Of what is in it."""
-        self._garbage = 0
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
@@ -69,10 +68,7 @@ class Opened:
     def add(self, delivery: Delivery, source: Source) -> int:
         """Open a delivery; what nobody can read is rejected. Gives how many messages there are."""
         if len(delivery.body) > LARGE:
-            self._garbage += len(delivery.body)
-            if self._garbage > COLLECTED:
-                self._garbage = 0
-                gc.collect()
+            gc.collect()
         try:
             opened = self._session.open(delivery.body)
             items = [(one, self._payload(one)) for one in self._session.read_all(opened)]
