@@ -53,7 +53,7 @@ class Coroutines:
         for coroutine, work in zip(coroutines, works, strict=True):
             if work is not together:
                 with work.draft.lock:  # It may just be parked.
-                    together.job, work.job = work.job, None
+                    together.job, work.job, work.turn = work.job, None, None
                 together.since = work.since
                 together.loaded |= work.loaded
             try:

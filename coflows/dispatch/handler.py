@@ -184,7 +184,7 @@ class Handler:
             content = work.draft.content()
             content.add(job, list(sent), {}, (), {claim.key: claim.version})
             content.orders[key] = (place.number, time.time())
-            work.job = None
+            work.job = work.turn = None
 
     def _refresh(self, job: Job) -> None:
         flow_id = job.payload.flow_id
@@ -237,7 +237,7 @@ class Handler:
         if not self._built_on_what_is_committed(work, turn.flow_id):
             if inspect.iscoroutine(outcome):
                 outcome.close()
-            job.fresh, work.job = False, None
+            job.fresh, work.job, work.turn = False, None, None
             work.again.append(job)
             return False
         self._go_on_elsewhere(work, turn, loaded, outcome)
@@ -255,7 +255,7 @@ class Handler:
         """The turn goes on on the event loop, as a batch of its own."""
         job = work.job
         assert job is not None
-        work.job = None
+        work.job = work.turn = None
         if not loaded.parallel:
             work.loaded.pop(turn.flow_id, None)
         alone = self._runner.detach(work, job)
@@ -387,7 +387,7 @@ class Handler:
             if lease is not None and place is not None:
                 content.orders[order_key(flow_id, place.stream)] = (place.number, time.time())
             content.flows.add(flow_id)
-            work.job = None
+            work.job = work.turn = None
         if failed:
             # The flow in memory may have changed before it raised; the next turn begins from what is committed.
             del work.loaded[flow_id]

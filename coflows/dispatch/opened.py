@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Sequence
 from itertools import count
@@ -28,10 +27,6 @@ PIECE = 32
 """Messages of one sender that are taken in before it is the next one's turn."""
 MAX_OPENED = 2 * 2**20
 """Bytes that messages take in memory which are opened, and wait for their senders' turns; more stay sealed."""
-
-LARGE = 2**19
-"""Bytes of a delivery before which garbage is collected. What is in circles would stay for long otherwise: workers
-collect seldom, for many small messages leave little."""
 
 
 class Piece(NamedTuple):
@@ -67,8 +62,6 @@ class Opened:
 
     def add(self, delivery: Delivery, source: Source) -> int:
         """Open a delivery; what nobody can read is rejected. Gives how many messages there are."""
-        if len(delivery.body) > LARGE:
-            gc.collect()
         try:
             opened = self._session.open(delivery.body)
             items = [(one, self._payload(one)) for one in self._session.read_all(opened)]

@@ -22,7 +22,7 @@ class Work:
     since: float = 0.0
     """When its turn began, by the monotonic clock."""
     turn: Turn | None = None
-    """The turn, once its flow has the message."""
+    """The turn, from when its flow has the message until it is over: it refers to this, and would keep its message."""
     loaded: dict[str, Loaded] = field(default_factory=dict)
     """The flows that its turns run on, which it has for itself."""
     go_on: threading.Event | None = None
