@@ -24,6 +24,7 @@ from coflows.model.calls import Call, Reply
 from coflows.model.layout import DONE, RELEASED, dead_key, done_key
 from coflows.model.messages import new_message_id
 from coflows.serving import delete_flow_endpoint, get_flow_instance, release_flow_instance, serve_flow
+from tests import flow_classes
 from tests.security.operator import TIMEOUT, Operator, letters
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
@@ -60,8 +61,11 @@ def test_everything_again_after_everything(pair: tuple[Client, Client, Operator]
     owner, client, operator = pair
     serve_flow(owner, "tests.flow_classes.Pushing", "pushing")
     serve_flow(owner, "tests.flow_classes.End", "end")
+    serve_flow(owner, "tests.flow_classes.Gated", "gated")
+    flow_classes.GATE.clear()
     with run_dispatch_worker_thread(owner), run_get_instance_worker_thread(owner):
         flow, other = (get_flow_instance(client, "counter", owner.user_id) for _ in range(2))
+        gated = get_flow_instance(client, "gated", owner.user_id)
         pushing = get_flow_instance(client, "pushing", owner.user_id)
         assert [flow.ask({}, TIMEOUT)["count"] for _ in range(3)] == [1, 2, 3]
         assert pushing.ask({"id": 7}, TIMEOUT) == {"depth": 0, "id": 7}
@@ -70,8 +74,8 @@ def test_everything_again_after_everything(pair: tuple[Client, Client, Operator]
         assert future.get_data(TIMEOUT) == {"count": 4}
         assert client.reopen_future(key).get_data(TIMEOUT) == {"count": 4}
         other.ask({}, TIMEOUT)
-        late = other.get_reply_future(other.package_input_message({}))
-        late.cancel()
+        assert gated.get_reply_future(gated.package_input_message({})).cancel()
+        flow_classes.GATE.set()
         release_flow_instance(client, other)
         for kind in ("call", "fetch", "keep", "release", "recall", "cancel"):
             assert operator.sent(owner, kind), kind
