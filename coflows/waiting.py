@@ -92,6 +92,7 @@ class Waiting:
             self.settle(pending, reply)
         elif reply.unknown and pending.data is not None:
             logger.warning("Message %s never arrived; it is sent again.", reply.answers)
+            pending.delay, pending.due = FIRST_LOOK, time.monotonic() + FIRST_LOOK
             self._resend(pending)
 
     def settle(self, pending: PendingReply, outcome: Reply | BaseException) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from coflows.broker.base import Delivery
@@ -115,6 +115,15 @@ class Intake:
             self._runner.finish(refused)
         self._runner.accept(admitted, next=next)
 
+    def _let_in(self, ready: Sequence[Job], *, next: bool = False) -> None:
+        """``let_in``; what fails at it is our own mistake, which must not keep out all that comes later."""
+        try:
+            self.let_in(ready, next=next)
+        except Exception:
+            logger.exception("Messages could not be let in; they go back.")
+            for source in {job.source for job in ready}:
+                source.start_over()
+
     def ended(self, job: Job) -> None:
         """The job is over; when its message comes again, the store knows."""
         if self._open.get(job.key) is job:
@@ -128,11 +137,12 @@ class Intake:
         """Let go on what has waited too long for an earlier message."""
         now = time.monotonic()
         self._turnstile.tick(now)
-        with self._taking:
-            ready = self._sequencer.expire(now)
-        for job in ready:
-            logger.warning("An earlier message than %s never came; going on without it.", job.incoming.message_id)
-        self.let_in(ready)
+        with self._letting:
+            with self._taking:
+                ready = self._sequencer.expire(now)
+            for job in ready:
+                logger.warning("An earlier message than %s never came; going on without it.", job.incoming.message_id)
+            self._let_in(ready)
 
     def forget(self, jobs: Iterable[Job], partition: int) -> None:
         """These jobs were given back: another worker may go on with them, and with all of their partition."""
@@ -158,7 +168,7 @@ class Intake:
                 taken.extend(self._waiting)
                 self._waiting = taken
                 again = self._scheduled = bool(taken) or opened
-            self.let_in(ready, next=not again)
+            self._let_in(ready, next=not again)
         if again:
             # What was taken in goes first: others' turns are in it.
             self._schedule(self._take_in, first=not left)
@@ -189,6 +199,7 @@ class Intake:
             self._look_up(jobs)
             self._runner.beat()
             self._retake(jobs)
+            return self._in_order(jobs)
         except Exception as error:
             if isinstance(error, StoreError):
                 logger.error("The store could not be read; messages go back: %s", error)
@@ -199,7 +210,6 @@ class Intake:
             for source in sources:
                 source.start_over()
             return []
-        return self._in_order(jobs)
 
     def _take(self, lease: Lease) -> int:
         fresh = not lease.taken

@@ -53,3 +53,28 @@ def test_no_thread_overtakes_another_before_its_messages_are_let_in(
     second = flow.get_reply_future(flow.package_input_message({"number": 2}))
     assert first.get_data(TIMEOUT) == {"seen": [1]}
     assert second.get_data(TIMEOUT) == {"seen": [1, 2]}
+
+
+@pytest.mark.parametrize("method", ["let_in", "_in_order"])
+def test_what_fails_in_between_comes_again(
+    users: Callable[..., list[Client]], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A mistake of ours costs time, and no message: the intake was dead from then on, without a word to anybody."""
+    owner, caller = users(2)
+    run_dispatch_worker_thread(owner)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, f"{__name__}.Diary", "diary")
+    flow = get_flow_instance(caller, "diary", user_id=owner.user_id)
+    right, failed = getattr(Intake, method), threading.Event()
+
+    def wrong(self: Intake, jobs: Iterable[Job], **more: Any) -> Any:
+        jobs = list(jobs)
+        if jobs and not failed.is_set():
+            failed.set()
+            raise KeyError("a mistake")
+        return right(self, jobs, **more)
+
+    monkeypatch.setattr(Intake, method, wrong)
+    futures = [flow.get_reply_future(flow.package_input_message({"number": number})) for number in range(3)]
+    assert [future.get_data(TIMEOUT)["seen"] for future in futures] == [[0], [0, 1], [0, 1, 2]]
+    assert failed.is_set()
