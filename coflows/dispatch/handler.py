@@ -31,6 +31,7 @@ from coflows.dispatch.timers import is_timer, timer_keys
 from coflows.dispatch.turn import Turn
 from coflows.dispatch.work import Work
 from coflows.dispatch.writer import Writer
+from coflows.endpoints import read as read_entry
 from coflows.errors import (
     AccessDeniedError,
     CallCancelledError,
@@ -175,9 +176,10 @@ class Handler:
             self._runner.finish([(job, sent)])
             return
         key = order_key(job.payload.flow_id, place.stream)
-        with work.draft.lock:
-            accepted = accepted or key in work.draft.content().orders
-        if not accepted and self._cl.store.get(key) is None:
+        passed = self._passed(work, key)
+        # What comes again when later ones are worked off must not take the order back: the next worker would wait.
+        is_new = accepted if passed is None else place.number > passed
+        if not is_new:
             self._runner.finish([(job, sent)])
             return
         with work.draft.lock:
@@ -185,6 +187,15 @@ class Handler:
             content.add(job, list(sent), {}, (), {claim.key: claim.version})
             content.orders[key] = (place.number, time.time())
             work.job = work.turn = None
+
+    def _passed(self, work: Work, key: str) -> int | None:
+        """How far the messages of a stream are worked off; None when none is."""
+        with work.draft.lock:
+            order = work.draft.content().orders.get(key)
+        if order is not None:
+            return order[0]
+        entry = self._cl.store.get(key)
+        return None if entry is None else int(read_entry(entry.value)["passed"])
 
     def _refresh(self, job: Job) -> None:
         flow_id = job.payload.flow_id

@@ -16,7 +16,7 @@ from coflows.dispatch.answers import recorded
 from coflows.dispatch.custody import Custody
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.lease import Lease
-from coflows.dispatch.opened import ROUND, Opened, Piece
+from coflows.dispatch.opened import ROUND, Opened, Read
 from coflows.dispatch.sequencing import Sequencer
 from coflows.dispatch.turnstile import Turnstile
 from coflows.endpoints import read
@@ -184,17 +184,17 @@ class Intake:
                 delivery, source = taken.popleft()
                 sources.add(source)
                 if not source.defer(delivery):
-                    opened += self._opened.add(delivery, source)
+                    opened += 1
+                    self._opened.add(delivery, source)
                     self._runner.beat()
-            for piece in self._opened.next():
-                source = piece.source
-                if piece.era != source.era:
-                    continue  # It has gone back.
-                sources.add(source)
+            pieces = self._opened.next()
+            sources.update(one.piece.source for one in pieces)
+            for one in pieces:
+                source = one.piece.source
                 if source not in epochs:
                     # The lease comes first: what is read before may be older than the last commit of who held it.
                     epochs[source] = None if source.lease is None else self._take(source.lease)
-                self._begin(piece, epochs[source], jobs)
+                self._begin(one, epochs[source], jobs)
                 self._runner.beat()
             self._look_up(jobs)
             self._runner.beat()
@@ -224,12 +224,12 @@ class Intake:
                     self._parked[key] = max(self._parked.get(key, 0), one.place.number)
         return epoch
 
-    def _begin(self, piece: Piece, epoch: int | None, jobs: list[Job]) -> None:
-        source, parcel = piece.source, piece.parcel
+    def _begin(self, read_piece: Read, epoch: int | None, jobs: list[Job]) -> None:
+        source, parcel = read_piece.piece.source, read_piece.piece.parcel
         delivery = parcel.delivery
         partitioned = source.lease is not None
         own: list[Job] = []
-        for incoming, payload in piece.items:
+        for incoming, payload in read_piece.messages:
             replayed = None
             if isinstance(payload, Replay):
                 replayed = payload.letter
