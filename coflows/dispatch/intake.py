@@ -14,6 +14,7 @@ from coflows.codec.wire import decode
 from coflows.dead_letters import read_opened
 from coflows.dispatch.answers import recorded
 from coflows.dispatch.custody import Custody
+from coflows.dispatch.in_hand import InHand
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.lease import Lease
 from coflows.dispatch.opened import ROUND, Opened, Read
@@ -61,7 +62,7 @@ class Intake:
         self._taking = threading.Lock()
         self._letting = threading.Lock()
         """Held from when messages are taken in until they are let in: nobody is overtaken in between."""
-        self._open: dict[tuple[str, str, str], Job] = {}
+        self._in_hand = InHand()
         self._sequencer: Sequencer[Job] = Sequencer()
         self._flows: dict[int, set[str]] = {}
         self._parked: dict[tuple[str, str], int] = {}
@@ -72,7 +73,7 @@ class Intake:
     @property
     def open_jobs(self) -> int:
         """How many messages are in hand."""
-        return len(self._open)
+        return len(self._in_hand)
 
     def deliver(self, delivery: Delivery, source: Source) -> None:
         """A delivery came. Never blocks."""
@@ -87,26 +88,21 @@ class Intake:
         """A job that did not come in a delivery of this worker's."""
         self._turnstile.adopt(job)
         with self._taking:
-            self._open[job.key] = job
+            self._in_hand.put(job)
 
     def repeat(self, twin: Job) -> Job | None:
-        """A message came again while it was worked off, and that is over: look at it as one that comes now. None when
-        it has come once more by now."""
-        first = self._open.setdefault(twin.key, twin)
-        if first is not twin:
-            first.twins.append(twin)
-            return None
-        twin.twin, twin.fresh = False, False
-        return twin
+        """See InHand."""
+        return self._in_hand.repeat(twin)
 
-    def begin_again(self, twin: Job) -> None:
+    def begin_again(self, job: Job) -> None:
         """Work off what ``repeat`` gave: its sender asks again. What was refused is refused again, or judged anew where
         there is no order in which its place is passed."""
-        if self._turnstile.has_refused(twin):
-            twin.late = twin.incoming.place is not None
-            self.let_in([twin])
+        if self._turnstile.has_refused(job):
+            job.late = job.incoming.place is not None
+            self.let_in([job])
         else:
-            self._runner.accept([twin])
+            job.caller = self._turnstile.caller_of(job)
+            self._runner.accept([job])
 
     def let_in(self, ready: Iterable[Job], *, next: bool = False) -> None:
         """Begin those that may be worked off; the others are answered."""
@@ -126,8 +122,7 @@ class Intake:
 
     def ended(self, job: Job) -> None:
         """The job is over; when its message comes again, the store knows."""
-        if self._open.get(job.key) is job:
-            del self._open[job.key]
+        self._in_hand.leave(job)
         if job.account is not None:
             self._turnstile.leave((job,))
         if job.again:
@@ -206,7 +201,7 @@ class Intake:
             else:
                 logger.exception("Messages could not be taken in; they go back.")
             for job in jobs:
-                self._open.pop(job.key, None)
+                self._in_hand.leave(job)
             for source in sources:
                 source.start_over()
             return []
@@ -248,19 +243,12 @@ class Intake:
             job = Job(
                 parcel, incoming, payload, source, key, epoch, lane=lane, again=delivery.redelivered, letter=replayed
             )
-            first = self._open.setdefault(key, job)
-            if first is job:
+            if self._in_hand.join(job):
                 own.append(job)
-            else:
-                job.twin = True
-                if first.parked is None:
-                    first.twins.append(job)
-                else:
-                    parcel.settle()
             jobs.append(job)
         if not source.track(own):
             for job in own:
-                self._open.pop(job.key, None)
+                self._in_hand.leave(job)
                 jobs.remove(job)
 
     def _letter(self, replay: Incoming, payload: Replay) -> tuple[Incoming, Call] | None:
@@ -276,7 +264,7 @@ class Intake:
     def _aside(self, incoming: Incoming, payload: Recall | Cancel, partition: int | None) -> None:
         """What is about a message, and no message itself."""
         flow_id, message_id = payload.flow_id, payload.message_id
-        job = self._open.get((incoming.sender, flow_id, message_id))
+        job = self._in_hand.find((incoming.sender, flow_id, message_id))
         if isinstance(payload, Recall):
             if not self._turnstile.may_ask(incoming.sender):
                 return  # He asks again.

@@ -120,7 +120,13 @@ class Job:
         if parcel is not None:
             parcel.settle(again=again)
         twins, self.twins = self.twins, []
-        repeated = twins.pop() if twins and not again else None
-        for twin in twins:
-            twin.settle()
-        return repeated
+        repeated: Job | None = None
+        while True:
+            try:
+                twin = twins.pop()  # Another thread may take one back meanwhile.
+            except IndexError:
+                return repeated
+            if repeated is None and not again:
+                repeated = twin
+            else:
+                twin.settle()

@@ -127,6 +127,10 @@ class Turnstile:
             with self._accounts.lock:
                 self._accounts.get(sender, self._quota, time.monotonic()).charge(size)
 
+    def caller_of(self, job: Job) -> str:
+        """Whose turn it takes: its sender's, if he is not the owner himself."""
+        return "" if job.incoming.sender == self._own else job.incoming.sender
+
     def has_refused(self, job: Job) -> bool:
         """Whether this message was not let in, as long as that is remembered."""
         return job.key in self._refused

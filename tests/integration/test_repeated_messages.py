@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from coflows import Client
 from coflows.codec.wire import decode
+from coflows.dispatch.intake import Intake
+from coflows.dispatch.job import Job
 from coflows.endpoints import read
 from coflows.model.layout import ORDER
 from coflows.serving import get_flow_instance, serve_flow
@@ -42,3 +47,35 @@ def test_what_comes_again_does_not_take_the_order_back(users: Callable[..., list
             assert time.monotonic() < deadline
     (entry,) = owner.store.scan(ORDER)
     assert read(entry.value)["passed"] == 4, entry.key
+
+
+def test_what_comes_again_as_it_ends_is_worked_off_once_more_only(
+    users: Callable[..., list[Client]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found to be under way, and that was over before it was put in order: it waited in its instance's lane
+    twice, under two callers, and nothing came after it."""
+    owner, caller = users(2)
+    serve_flow(owner, "tests.flow_classes.Gated", "gated")
+    operator, again = Operator(caller), threading.Event()
+    flow_classes.GATE.clear()
+    look_up, begin_again = Intake._look_up, Intake.begin_again
+
+    def slowly(self: Intake, jobs: list[Job]) -> None:
+        if any(job.twin for job in jobs):
+            flow_classes.GATE.set()
+            assert again.wait(TIMEOUT)
+        look_up(self, jobs)
+
+    def told(self: Intake, job: Job) -> None:
+        begin_again(self, job)
+        again.set()
+
+    monkeypatch.setattr(Intake, "_look_up", slowly)
+    monkeypatch.setattr(Intake, "begin_again", told)
+    with run_dispatch_worker_thread(owner), run_get_instance_worker_thread(owner):
+        flow = get_flow_instance(caller, "gated", owner.user_id)
+        first = flow.get_reply_future(flow.package_input_message({"number": 1}))
+        (message,) = [one for one in operator.seen if ".dispatch." in one[0]]
+        operator.inject(caller, [message])
+        assert first.get_data(TIMEOUT) == {"through": 1}
+        assert flow.ask({"number": 2}, TIMEOUT) == {"through": 2}
