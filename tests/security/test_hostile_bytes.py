@@ -14,6 +14,7 @@ from coflows import Client, FlowMessage, resolution
 from coflows.broker.topology import dispatch_queue, door_queue, session_queue
 from coflows.codec.wire import decode, encode
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
+from coflows.dispatch.opened import PIECE
 from coflows.errors import AccessDeniedError, CallTimeoutError, InstanceNotFoundError, SerializationError
 from coflows.identity.sealing import Item, seal, seal_items
 from coflows.model.calls import Call, Reply
@@ -59,6 +60,24 @@ def test_garbage_goes_to_the_dead_letters(served: tuple[Client, Client]) -> None
     assert flow.ask({}, TIMEOUT) == {"count": 1}, "the worker lives on"
     assert len(replay_dead_letters(owner)) == 5
     assert len(letters(owner, 5)) == 5, "they are no better the second time"
+
+
+def test_what_cannot_be_read_in_an_envelope_of_many(served: tuple[Client, Client]) -> None:
+    """Messages are read some at a time: the envelope is a dead letter, and what was worked off of it is not worked off
+    again when that is replayed."""
+    owner, client = served
+    flow = get_flow_instance(client, "counter", user_id=owner.user_id)
+    call = encode(Call(flow.get_instance_id(), {}).to_dict())
+    items = [Item(new_message_id(), call if number != PIECE + 1 else b"\xc1") for number in range(3 * PIECE)]
+    queue = dispatch_queue(owner.user_id, "coflows_dispatch", flow.address.partition).name
+    client.broker.publish(queue, seal_items(client.identity, owner.user_id, int(time.time()) + 60, items))
+    for _ in range(2):
+        (reason,) = letters(owner, 1)
+        assert reason.startswith("serialization"), reason
+        assert flow.ask({"report": True}, TIMEOUT)["count"] <= 2 * PIECE + 2
+        assert len(replay_dead_letters(owner)) == 1
+    letters(owner, 1)
+    assert flow.ask({}, TIMEOUT) == {"count": 2 * PIECE + 3}
 
 
 def test_an_expired_message_is_not_worked_off(served: tuple[Client, Client]) -> None:
