@@ -2,7 +2,8 @@
 
 A lane is what must not run twice at once: an instance, or (for parallel endpoints) a single message. A batch begins one
 ready job after the other, of one lane or many, so that its turns share one commit; the lanes stay taken until the batch
-has ended. When a turn takes its time the batch begins no more, and what waits starts in another. A batch that waits for
+has ended. When a turn takes its time the batch begins no more, what waits starts in another, and once what it has
+finished is written it has no lane but that turn's. A batch that waits for
 something gives its slot to others and gets one back, before any new batch, when it goes on; so a chain of turns that
 wait for each other completes on one slot.
 
@@ -113,8 +114,12 @@ class Admission(Generic[Job]):
             elif isinstance(queue, deque) and self._may_append(lane, queue, caller):
                 queue.append(job)
             else:
+                free = lane not in self._taken and lane not in self._held
                 mixed = self._mixed(lane, queue)
-                if caller not in mixed.owners and lane not in self._taken and lane not in self._held:
+                if free and mixed is not queue:
+                    for owner in list(mixed.owners)[1:]:  # As long as it was in one order, only the first was ready.
+                        self._list(owner, lane)
+                if free and caller not in mixed.owners:
                     self._list(caller, lane)
                 mixed.push(caller, job)
         return self._fill()
@@ -252,25 +257,32 @@ class Admission(Generic[Job]):
         self._give_slot(batch)
         return self.let_go(batch)
 
+    def shed(self, batch: Batch[Job], again: Iterable[tuple[str, Job]] = ()) -> Commands[Job]:
+        """What a batch that begins no more has finished is decided: it keeps the lane that it is in, and others may
+        have the rest; ``again`` are the first of their lanes, of those."""
+        lanes = batch.lanes - {batch.lane}
+        batch.lanes -= lanes
+        batch.left.clear()
+        self._give_lanes(lanes, again)
+        return self._fill()
+
     def end(self, batch: Batch[Job], again: Iterable[tuple[str, Job]] = ()) -> Commands[Job]:
         """The batch is over, whether it was running, paused or released; ``again`` are the first of their lanes."""
         self._discount(batch)
         self._give_slot(batch)
         if batch in self._resuming:
             self._resuming.remove(batch)
-        for lane, job in reversed(list(again)):
-            self._put_first(lane, job)
-        for lane in batch.lanes:
-            del self._taken[lane]
-            self._make_ready(lane)
-        batch.lanes.clear()
+        lanes, batch.lanes = batch.lanes, set()
+        self._give_lanes(lanes, again)
         batch.open = False
         return self._fill()
 
     def pause(self, batch: Batch[Job]) -> Commands[Job]:
-        """A running batch waits for something; the lanes it has begun stay taken, its slot does not."""
+        """A batch that runs, or is about to go on, waits for something; its lanes stay taken, its slot does not."""
         self._discount(batch)
         self._give_slot(batch)
+        if batch in self._resuming:
+            self._resuming.remove(batch)
         return self.let_go(batch)
 
     def resume(self, batch: Batch[Job]) -> Commands[Job]:
@@ -323,6 +335,13 @@ class Admission(Generic[Job]):
         if queue and self._caller_of(queue[0]) != self._caller_of(job):
             self._shared.add(lane)
         queue.appendleft(job)
+
+    def _give_lanes(self, lanes: Iterable[str], again: Iterable[tuple[str, Job]]) -> None:
+        for lane, job in reversed(list(again)):
+            self._put_first(lane, job)
+        for lane in lanes:
+            del self._taken[lane]
+            self._make_ready(lane)
 
     def _make_ready(self, lane: str) -> None:
         """A lane is not taken any more: it waits for a turn of each caller who has something in it."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 DELAY = 0.005
 """Seconds."""
@@ -45,4 +48,7 @@ class Flusher:
                     return
                 due, flush = self._due.popleft()
             time.sleep(max(0.0, due - time.monotonic()))
-            flush()
+            try:
+                flush()
+            except Exception:
+                logger.exception("What is finished could not be written while a turn takes its time.")

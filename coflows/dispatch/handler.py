@@ -260,6 +260,8 @@ class Handler:
             pending = flow_id in work.draft.content().flows
         if pending:
             self.write(work)
+        else:
+            work.draft.wait()  # It may be on its way.
         return not work.draft.broken
 
     def _go_on_elsewhere(self, work: Work, turn: Turn, loaded: Loaded, outcome: Awaitable[Any]) -> None:

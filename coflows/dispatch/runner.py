@@ -169,29 +169,35 @@ class Runner:
     @contextmanager
     def pause(self, work: Work) -> Iterator[None]:
         """Give the batch's slot to others while it waits; what it finished before is written, and what it has not
-        begun is taken up by others when it must be given back."""
-        go_on = threading.Event()
-        work.go_on = go_on
+        begun is taken up by others when it must be given back. When several threads of a turn wait, the first gives the
+        slot and the last gets one back."""
         with self._lock:
-            commands = self._admission.pause(work.batch)
-        self._obey(commands)
-        self._handler.write(work)
-        self._crew.step_aside()
+            over = work.batch not in self._works
+            outer = not over and not work.waiting
+            if outer:
+                commands = self._admission.pause(work.batch)
+                earlier, work.go_on = work.go_on, threading.Event()
+            work.waiting += not over
+        if over:  # A thread that its turn has left behind.
+            yield
+            return
         try:
+            if outer:
+                if earlier is not None:
+                    earlier.set()  # It would get a slot only when the turn waits no more.
+                self._obey(commands)
+                self._write(work)
+                self._crew.step_aside()
             yield
         finally:
-            with self._lock:
-                commands = self._admission.resume(work.batch)
-            self._obey(commands)
-            go_on.wait()
-            self._crew.step_in()
+            self._go_on(work)
 
     def alone(self, work: Work) -> None:
         """The batch begins no more, what it has finished is written now."""
         with self._lock:
             commands = self._admission.let_go(work.batch)
         self._obey(commands)
-        self._handler.write(work)
+        self._write(work)
 
     def detach(self, work: Work, job: Job) -> Work:
         """The job goes on on the event loop, with its lane and without a slot; the batch goes on without it."""
@@ -231,13 +237,13 @@ class Runner:
 
     def end(self, work: Work) -> None:
         """The batch is over: its lanes are free, and its flows are there for those who have them next."""
-        self._works.pop(work.batch, None)
-        if not work.draft.broken:
-            for loaded in work.loaded.values():
-                if not loaded.parallel:
-                    self._handler.loader.keep(loaded)
         with self._lock:
+            self._works.pop(work.batch, None)
+            self._keep(work, list(work.loaded))
             commands = self._admission.end(work.batch, [(job.lane, job) for job in work.again])
+            work.again.clear()
+        if work.go_on is not None:
+            work.go_on.set()
         self._obey(commands)
 
     def is_all(self, turns: int) -> bool:
@@ -343,6 +349,41 @@ class Runner:
         with self._lock:
             commands = self._admission.release(work.batch)
         self._obey(commands)
+
+    def _write(self, work: Work) -> None:
+        """Write what a batch has finished that begins no more; then others may have the instances of it."""
+        self._handler.write(work)
+        batch = work.batch
+        with self._lock:
+            lanes = batch.lanes - {batch.lane}
+            if not lanes:
+                return
+            self._keep(work, lanes)
+            again = [job for job in work.again if job.lane in lanes]
+            for job in again:
+                work.again.remove(job)
+            commands = self._admission.shed(batch, [(job.lane, job) for job in again])
+        self._obey(commands)
+
+    def _keep(self, work: Work, flow_ids: Iterable[str]) -> None:
+        """Under the lock: nobody else has these flows until their lanes are given, which is next."""
+        for flow_id in flow_ids:
+            loaded = work.loaded.pop(flow_id, None)
+            if loaded is not None and not loaded.parallel and not work.draft.broken:
+                self._handler.loader.keep(loaded)
+
+    def _go_on(self, work: Work) -> None:
+        """A thread of a turn waits no more."""
+        with self._lock:
+            work.waiting -= 1
+            if work.waiting:
+                return
+            go_on = work.go_on if work.batch in self._works else None
+            commands = [] if go_on is None else self._admission.resume(work.batch)
+        self._obey(commands)
+        if go_on is not None:
+            go_on.wait()
+        self._crew.step_in()
 
     def _published(self, jobs: Sequence[Job], error: BaseException | None) -> None:
         self._failpoints.reach("after_publish")

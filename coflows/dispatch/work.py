@@ -26,4 +26,7 @@ class Work:
     loaded: dict[str, Loaded] = field(default_factory=dict)
     """The flows that its turns run on, which it has for itself."""
     go_on: threading.Event | None = None
+    """Set when it may go on after it has waited."""
+    waiting: int = 0
+    """Threads of its turn that wait for something."""
     again: list[Job] = field(default_factory=list)

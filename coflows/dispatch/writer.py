@@ -39,6 +39,7 @@ class Writer:
         if content is None or work.draft.broken:
             if content is not None:
                 self._lost(work, content)
+                work.draft.wrote(refused=True)
             if last:
                 self._runner.end(work)
             return

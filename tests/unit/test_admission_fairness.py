@@ -145,6 +145,19 @@ def test_who_waits_in_a_short_lane_does_not_wait_for_who_has_all_he_may() -> Non
     assert one.next(second.batch) == ("B", "shared", 0)
 
 
+def test_who_waits_in_a_lane_that_has_grown_long_does_not_wait_for_who_has_all_he_may() -> None:
+    one = admission(2)
+    (first,) = one.arrive([("x", ("C", "x", 0))])
+    assert one.next(first.batch) is not None
+    (second,) = one.arrive([("y", ("D", "y", 0))])
+    assert one.next(second.batch) is not None
+    one.arrive([("own", ("A", "own", 0))])
+    one.arrive(("shared", (caller, "shared", number)) for number in range(SHORT) for caller in "AB")
+    assert one.next(first.batch) == ("A", "own", 0), "it is stuck there"
+    (third,) = one.end(second.batch)
+    assert one.next(third.batch) == ("B", "shared", 0)
+
+
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=4))
 def test_callers_alternate_within_one_batch(counts: list[int]) -> None:
     one = admission()
