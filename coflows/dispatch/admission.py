@@ -3,9 +3,8 @@
 A lane is what must not run twice at once: an instance, or (for parallel endpoints) a single message. A batch begins one
 ready job after the other, of one lane or many, so that its turns share one commit; the lanes stay taken until the batch
 has ended. When a turn takes its time the batch begins no more, what waits starts in another, and once what it has
-finished is written it has no lane but that turn's. A batch that waits for
-something gives its slot to others and gets one back, before any new batch, when it goes on; so a chain of turns that
-wait for each other completes on one slot.
+finished is written it has no lane but that turn's. A batch that waits for something gives its slot to others and gets
+one back, before any new batch, when it goes on; so a chain of turns that wait for each other completes on one slot.
 
 Callers take turns: of those who have something ready each is next once, whether it waits in lanes of his own or with
 others' jobs in one, whose order is kept for each caller alone. No caller's jobs hold all slots, if there are several.
@@ -14,54 +13,12 @@ others' jobs in one, whose order is kept for each caller alone. No caller's jobs
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Generic
 
+from coflows.dispatch.batch import MAX_BATCH, UNLIMITED, Batch, Commands, Job, Resume, Start
+from coflows.dispatch.lanes import Lanes
 from coflows.quotas.fair_queue import FairQueue
-
-Job = TypeVar("Job", bound=Hashable)
-
-MAX_BATCH = 64
-"""Jobs."""
-SHORT = 32
-"""Jobs of a lane up to which it keeps the order in which they came, whoever sent them."""
-UNLIMITED = ""
-"""The caller whose jobs may hold all slots: the owner himself."""
-
-
-@dataclass(eq=False, slots=True)
-class Batch(Generic[Job]):
-    """Jobs that are begun one after the other: the lanes that it has, and the one it is in. ``open`` while it may begin
-    more."""
-
-    lanes: set[str] = field(default_factory=set)
-    lane: str = ""
-    begun: int = 0
-    open: bool = True
-    caller: str = UNLIMITED
-    """Whose job was begun last."""
-    counts: bool = False
-    """Whether that counts among the jobs of his that hold a slot."""
-    left: deque[str] = field(default_factory=deque)
-    """Lanes of it that have more, left for other callers' for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start(Generic[Job]):
-    """Begin jobs for this batch now."""
-
-    batch: Batch[Job]
-
-
-@dataclass(frozen=True, slots=True)
-class Resume(Generic[Job]):
-    """Let this paused batch go on now."""
-
-    batch: Batch[Job]
-
-
-Commands = list[Start[Job] | Resume[Job]]
 
 
 class Admission(Generic[Job]):
@@ -71,16 +28,13 @@ class Admission(Generic[Job]):
 
     def __init__(self, concurrency: int, caller_of: Callable[[Job], str] = lambda _job: UNLIMITED) -> None:
         self.free = concurrency
-        self._caller_of = caller_of
         self._share = max(1, concurrency - 1)
         """Slots that one caller's jobs may hold."""
         self._holding: dict[str, int] = {}
         self._full: set[str] = set()
         """Callers whose jobs hold their share."""
-        self._lanes: dict[str, deque[Job] | FairQueue[str, Job]] = {}
-        """What waits, none of it begun; as a deque as long as it is all of one caller, or not much."""
-        self._shared: set[str] = set()
-        """Lanes with a deque in which several callers have something."""
+        self._lanes: Lanes[Job] = Lanes(caller_of)
+        """What waits, none of it begun."""
         self._taken: dict[str, Batch[Job]] = {}
         self._held: set[str] = set()
         self._running: set[Batch[Job]] = set()
@@ -106,22 +60,14 @@ class Admission(Generic[Job]):
     def arrive(self, jobs: Iterable[tuple[str, Job]]) -> Commands[Job]:
         """Messages came, each the last of its lane."""
         for lane, job in jobs:
-            queue, caller = self._lanes.get(lane), self._caller_of(job)
-            if queue is None:
-                self._lanes[lane] = deque((job,))
+            if lane not in self._lanes:
+                caller = self._lanes.begin(lane, job)
                 if lane not in self._taken and lane not in self._held:
                     self._ready.push(caller, lane)
-            elif isinstance(queue, deque) and self._may_append(lane, queue, caller):
-                queue.append(job)
-            else:
-                free = lane not in self._taken and lane not in self._held
-                mixed = self._mixed(lane, queue)
-                if free and mixed is not queue:
-                    for owner in list(mixed.owners)[1:]:  # As long as it was in one order, only the first was ready.
-                        self._list(owner, lane)
-                if free and caller not in mixed.owners:
+                continue
+            for caller in self._lanes.append(lane, job, self._full):
+                if lane not in self._taken and lane not in self._held:
                     self._list(caller, lane)
-                mixed.push(caller, job)
         return self._fill()
 
     def next(self, batch: Batch[Job]) -> Job | None:
@@ -136,17 +82,7 @@ class Admission(Generic[Job]):
             self._discount(batch)
             return None
         batch.lane = lane
-        queue = self._lanes[lane]
-        if isinstance(queue, deque):
-            job = queue.popleft()
-            caller = self._caller_of(job)
-        else:
-            found = queue.pop(self._full)
-            assert found is not None
-            caller, job = found
-        if not queue:
-            del self._lanes[lane]
-            self._shared.discard(lane)
+        caller, job = self._lanes.pop(lane, self._full)
         batch.begun += 1
         if caller != batch.caller or not batch.counts:
             self._discount(batch)
@@ -176,36 +112,7 @@ class Admission(Generic[Job]):
         return None
 
     def _may_begin(self, batch: Batch[Job], lane: str) -> bool:
-        queue = self._lanes.get(lane)
-        if queue is None or lane not in batch.lanes or lane in self._held:
-            return False
-        if isinstance(queue, deque):
-            return self._caller_of(queue[0]) not in self._full
-        return queue.waits(self._full)
-
-    def _may_append(self, lane: str, queue: deque[Job], caller: str) -> bool:
-        """Whether a lane stays in the order in which messages came, whoever sent them."""
-        first = self._caller_of(queue[0])
-        if lane not in self._shared and first == caller:
-            return True
-        if len(queue) >= SHORT or first in self._full:
-            return False
-        self._shared.add(lane)
-        return True
-
-    def _owners(self, queue: deque[Job] | FairQueue[str, Job]) -> Collection[str]:
-        return (self._caller_of(queue[0]),) if isinstance(queue, deque) else queue.owners
-
-    def _mixed(self, lane: str, queue: deque[Job] | FairQueue[str, Job]) -> FairQueue[str, Job]:
-        """The lane's jobs, as those of several callers."""
-        if isinstance(queue, FairQueue):
-            return queue
-        self._shared.discard(lane)
-        mixed: FairQueue[str, Job] = FairQueue()
-        for job in queue:
-            mixed.push(self._caller_of(job), job)
-        self._lanes[lane] = mixed
-        return mixed
+        return lane in batch.lanes and lane not in self._held and self._lanes.may_begin(lane, self._full)
 
     def _take_ready(self) -> str | None:
         """A lane that is ready, with something of a caller whose turn it is."""
@@ -213,10 +120,7 @@ class Admission(Generic[Job]):
             if self._listed:
                 self._listed.discard(found)
             caller, lane = found
-            queue = self._lanes.get(lane)
-            if queue is None or lane in self._taken or lane in self._held:
-                continue
-            if caller in self._owners(queue):
+            if lane not in self._taken and lane not in self._held and caller in self._lanes.owners(lane):
                 return lane
         return None
 
@@ -299,7 +203,7 @@ class Admission(Generic[Job]):
         """A lane is not held any more; ``first``: what goes before all that waits there."""
         self._held.discard(lane)
         if first is not None:
-            self._put_first(lane, first)
+            self._lanes.put_first(lane, first)
         if lane not in self._taken:
             self._unlist({lane})
             self._make_ready(lane)
@@ -307,38 +211,17 @@ class Admission(Generic[Job]):
 
     def withdraw(self, jobs: Iterable[Job]) -> list[Job]:
         """Forget those of the jobs that were not begun; gives them. The others go on."""
-        wanted, gone = set(jobs), []
-        changed: set[str] = set()
-        for lane, queue in list(self._lanes.items()):
-            before = set(self._owners(queue))
-            if isinstance(queue, FairQueue):
-                gone += queue.discard(wanted)
-            elif not wanted.isdisjoint(queue):
-                gone += [job for job in queue if job in wanted]
-                queue = self._lanes[lane] = deque(job for job in queue if job not in wanted)
-            if not queue:
-                del self._lanes[lane]
-                self._shared.discard(lane)
-            if (not queue or before != set(self._owners(queue))) and lane not in self._taken and lane not in self._held:
-                changed.add(lane)
+        gone, lanes = self._lanes.withdraw(set(jobs))
+        changed = {lane for lane in lanes if lane not in self._taken and lane not in self._held}
         if changed:
             self._unlist(changed)
             for lane in changed:
                 self._make_ready(lane)
         return gone
 
-    def _put_first(self, lane: str, job: Job) -> None:
-        queue = self._lanes.setdefault(lane, deque())
-        if isinstance(queue, FairQueue):
-            queue.push_first(self._caller_of(job), job)
-            return
-        if queue and self._caller_of(queue[0]) != self._caller_of(job):
-            self._shared.add(lane)
-        queue.appendleft(job)
-
     def _give_lanes(self, lanes: Iterable[str], again: Iterable[tuple[str, Job]]) -> None:
         for lane, job in reversed(list(again)):
-            self._put_first(lane, job)
+            self._lanes.put_first(lane, job)
         for lane in lanes:
             del self._taken[lane]
             self._make_ready(lane)
@@ -346,10 +229,7 @@ class Admission(Generic[Job]):
     def _make_ready(self, lane: str) -> None:
         """A lane is not taken any more: it waits for a turn of each caller who has something in it."""
         if lane in self._lanes and lane not in self._held:
-            queue = self._lanes[lane]
-            if lane in self._shared and isinstance(queue, deque) and self._caller_of(queue[0]) in self._full:
-                queue = self._mixed(lane, queue)
-            owners = self._owners(queue)
+            owners = self._lanes.open_up(lane, self._full)
             for caller in owners:
                 if len(owners) == 1:
                     self._ready.push(caller, lane)
@@ -372,17 +252,10 @@ class Admission(Generic[Job]):
             held = self._holding[caller] = self._holding.get(caller, 0) + 1
             if held >= self._share and caller not in self._full:
                 self._full.add(caller)
-                self._divide(caller)
-
-    def _divide(self, full: str) -> None:
-        """Others do not wait behind what a caller has in lanes that he shares with them."""
-        for lane in list(self._shared):
-            queue = self._lanes[lane]
-            if isinstance(queue, deque) and self._caller_of(queue[0]) == full:
-                self._mixed(lane, queue)
-                if lane not in self._taken and lane not in self._held:
-                    self._unlist({lane})
-                    self._make_ready(lane)
+                for lane in self._lanes.open_up_behind(caller):
+                    if lane not in self._taken and lane not in self._held:
+                        self._unlist({lane})
+                        self._make_ready(lane)
 
     def _discount(self, batch: Batch[Job]) -> None:
         if not batch.counts:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from coflows.dispatch.admission import MAX_BATCH
+from coflows.dispatch.batch import MAX_BATCH
 from coflows.dispatch.event_loop import Coroutine, EventLoop
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import Any
 
 from coflows.broker.base import Delivery
 from coflows.client import Client
-from coflows.dispatch.admission import Admission, Batch, Commands, Resume
+from coflows.dispatch.admission import Admission
+from coflows.dispatch.batch import Batch, Commands, Resume
 from coflows.dispatch.clock import Clock
 from coflows.dispatch.coroutines import Coroutines
 from coflows.dispatch.crew import Crew

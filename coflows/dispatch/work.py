@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from coflows.dispatch.admission import Batch
+from coflows.dispatch.batch import Batch
 from coflows.dispatch.draft import Draft
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loaded

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coflows import AtomicFlow, Client, CompositeFlow, FlowFuture, FlowMessage
-from coflows.dispatch.admission import Batch
+from coflows.dispatch.batch import Batch
 from coflows.dispatch.draft import Draft
 from coflows.dispatch.job import Job
 from coflows.dispatch.runner import Runner

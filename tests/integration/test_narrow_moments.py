@@ -14,7 +14,7 @@ from coflows import AtomicFlow, Client, FlowMessage
 from coflows.broker.topology import route_to
 from coflows.codec.wire import encode
 from coflows.dispatch import partitions, sequencing
-from coflows.dispatch.admission import Batch
+from coflows.dispatch.batch import Batch
 from coflows.dispatch.custody import Custody
 from coflows.dispatch.job import Job
 from coflows.dispatch.parking import ParkingLot

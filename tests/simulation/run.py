@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from coflows.dispatch.admission import Admission, Batch, Commands, Start
+from coflows.dispatch.admission import Admission
+from coflows.dispatch.batch import Batch, Commands, Start
 from coflows.dispatch.sequencing import Sequencer
 from tests.chaos.oracle import Verdict, judge
 

@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from coflows.dispatch.admission import MAX_BATCH, Admission, Batch, Resume, Start
+from coflows.dispatch.admission import Admission
+from coflows.dispatch.batch import MAX_BATCH, Batch, Resume, Start
 
 CONCURRENCY = 2
 

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from coflows.dispatch.admission import SHORT, Admission, Batch, Resume, Start
+from coflows.dispatch.admission import Admission
+from coflows.dispatch.batch import Batch, Resume, Start
+from coflows.dispatch.lanes import SHORT
 
 Job = tuple[str, str, int]
 """Caller, lane and number."""

@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coflows.dispatch.admission import UNLIMITED, Admission, Batch, Commands, Resume
+from coflows.dispatch.admission import Admission
+from coflows.dispatch.batch import UNLIMITED, Batch, Commands, Resume
 
 Job = tuple[str, str, int]
 """Caller, lane and number."""
@@ -222,9 +223,9 @@ class Machine(RuleBasedStateMachine):
         assert set(one._taken) == taken
         ready = {(owner, lane) for owner, lanes in one._ready._queues.items() for lane in lanes}
         assert one._listed <= ready, "what is listed is there"
-        for lane, queue in one._lanes.items():
+        for lane in one._lanes._queues:
             if lane not in taken | self.held:
-                owners = one._owners(queue)
+                owners = one._lanes.owners(lane)
                 assert {(owner, lane) for owner in owners} <= ready, f"{lane} is not ready for all of {owners}"
 
     @invariant()
@@ -254,7 +255,7 @@ class Machine(RuleBasedStateMachine):
         assert not any(self.waiting.values())
         assert len(self.over) == self.count
         one = self.admission
-        assert not one._lanes and not one._taken and not one._holding and not one._full and not one._shared
+        assert not one._lanes and not one._taken and not one._holding and not one._full and not one._lanes._shared
         assert one.free == self.concurrency
 
 

@@ -9,7 +9,8 @@ import os
 
 import pytest
 
-from coflows.dispatch.admission import Admission, Batch, Commands
+from coflows.dispatch.admission import Admission
+from coflows.dispatch.batch import Batch, Commands
 from coflows.dispatch.sequencing import Sequencer
 from tests.simulation.run import Job, simulate
 
