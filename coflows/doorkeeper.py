@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from pydantic import TypeAdapter
 
@@ -27,6 +29,7 @@ from coflows.model.layout import released_key
 from coflows.model.messages import new_message_id
 from coflows.model.wire import DoorPayload, Fetch, FetchItem, Hello, Keep, Release, read_payload
 from coflows.mounting import Mounter
+from coflows.opened import Opened
 from coflows.parcel import Parcel
 from coflows.quotas.accounts import Accounts, Excess
 from coflows.releasing import handle_release
@@ -53,6 +56,16 @@ SWEEP, KEEP_PAUSE = 5.0, 1.0
 Request = Fetch | Keep | Release | Hello
 
 
+@dataclass(frozen=True)
+class _Door:
+    """The queue that requests come from. What an ended consumer has left is worked off, and comes again; that is
+    harmless."""
+
+    name: str
+    era: int = 0
+    full: bool = False
+
+
 class Doorkeeper:
     """Runs from construction until ``stop``. Thread-safe."""
 
@@ -67,38 +80,50 @@ class Doorkeeper:
         self._room = Room(ROOM, SMALL_REQUEST)
         self._threads = FairPool(f"coflows-door-{cl.user_id[:8]}", PREFETCH)
         _ = cl.session
-        self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._on_delivery, prefetch=PREFETCH)
+        self._came: SimpleQueue[Delivery | None] = SimpleQueue()
         self._ending = threading.Event()
+        self._consumer = cl.broker.consume(door_queue(cl.user_id).name, self._came.put, prefetch=PREFETCH)
+        threading.Thread(target=self._receive, name="coflows-door-read", daemon=True).start()
         threading.Thread(target=self._sweep, name="coflows-door-sweep", daemon=True).start()
 
     def stop(self) -> None:
         """Take no more requests; those in hand are given back unless they are done. Idempotent."""
         self._ending.set()
         self._consumer.close()
+        self._came.put(None)
 
-    def _on_delivery(self, delivery: Delivery) -> None:
+    def _receive(self) -> None:
+        """Read what comes, in turn for all who ask; in a thread of its own, for what asks much takes long to read."""
+        opened: Opened[_Door, Request] = Opened(self._cl.session, self._request_of)
+        door = _Door(door_queue(self._cl.user_id).name)
+        while True:
+            while not opened.full and (not opened or not self._came.empty()):
+                delivery = self._came.get()
+                if delivery is None or self._ending.is_set():
+                    return
+                opened.add(delivery, door)
+            self._receive_next(opened)  # While this thread waits it holds nothing that it has read.
+
+    def _receive_next(self, opened: Opened[_Door, Request]) -> None:
+        for piece, messages in opened.next():
+            for incoming, request in messages:
+                self._receive_one(piece.parcel, incoming, request)
+
+    def _receive_one(self, parcel: Parcel, incoming: Incoming, request: Request) -> None:
         try:
-            opened = self._cl.session.open(delivery.body)
-            incoming = self._cl.session.read_all(opened)
-            requests = [(one, read_payload(self._payloads, one.value)) for one in incoming]
-        except CoflowsError as error:
-            logger.warning("Rejected a request: %s", error)
-            self._cl.session.refusals.count(error)
-            delivery.reject(f"{error.code}: {error}")
-            return
-        except Exception as error:  # A mistake of ours: given back, the request would come again for ever.
-            logger.exception("A request could not be read; it is rejected.")
-            delivery.reject(f"internal: {error!r}")
-            return
-        parcel = Parcel(delivery, len(requests))
-        for one, request in requests:
-            refusal = self._admit(one, request)
+            refusal = self._admit(incoming, request)
             if refusal is None:
-                self._threads.submit(one.sender, partial(self._work, parcel, one, request))
+                self._threads.submit(incoming.sender, partial(self._work, parcel, incoming, request))
             elif not isinstance(request, Keep | Hello):
                 self._cl.session.refusals.count(refusal)
                 answer = Reply(answers=request.request_id, failure=Failure.of(refusal).to_dict())
-                self._reply(parcel, one.sender, request, answer)
+                self._reply(parcel, incoming.sender, request, answer)
+        except Exception:
+            logger.exception("A request of user %s could not be received; it comes again.", incoming.sender)
+            parcel.settle(again=True)
+
+    def _request_of(self, incoming: Incoming) -> Request:
+        return read_payload(self._payloads, incoming.value)
 
     def _admit(self, incoming: Incoming, request: Request) -> CoflowsError | None:
         """Why the sender may not ask for more now; what gives something back is always let in, and what is to be kept

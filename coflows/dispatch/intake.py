@@ -9,6 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
 from coflows.broker.base import Delivery
 from coflows.codec.wire import decode
 from coflows.dead_letters import read_opened
@@ -17,14 +19,14 @@ from coflows.dispatch.custody import Custody
 from coflows.dispatch.in_hand import InHand
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.lease import Lease
-from coflows.dispatch.opened import ROUND, Opened, Read
 from coflows.dispatch.sequencing import Sequencer
 from coflows.dispatch.turnstile import Turnstile
 from coflows.endpoints import read
 from coflows.errors import StoreError
 from coflows.model.calls import Call
 from coflows.model.layout import dead_key, done_key, metadata_key, order_key
-from coflows.model.wire import Cancel, Recall, Replay
+from coflows.model.wire import Cancel, DispatchPayload, Recall, Replay, read_payload
+from coflows.opened import ROUND, Opened, Read
 from coflows.session import Incoming, Session
 from coflows.store.base import Store
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Payload = Call | Recall | Cancel | Replay
 MAX_TURNED_AWAY = 10_000
 """Streams of strangers that are remembered."""
 
@@ -55,9 +58,10 @@ class Intake:
         self._session = session
         self._store = store
         self._runner = runner
-        self._opened = Opened(session)
+        self._payloads: TypeAdapter[Recall | Cancel | Replay] = TypeAdapter(DispatchPayload)
+        self._opened: Opened[Source, Payload] = Opened(session, self._payload_of)
         self._waiting: deque[tuple[Delivery, Source]] = deque()
-        self._scheduled = False
+        self._scheduled = self._more = False
         self._lock = threading.Lock()
         self._taking = threading.Lock()
         self._letting = threading.Lock()
@@ -79,6 +83,12 @@ class Intake:
         """A delivery came. Never blocks."""
         with self._lock:
             self._waiting.append((delivery, source))
+        self.go_on()
+
+    def go_on(self) -> None:
+        """There may be more to take in. Never blocks."""
+        with self._lock:
+            self._more = True
             if self._scheduled:
                 return
             self._scheduled = True
@@ -154,15 +164,14 @@ class Intake:
     def _take_in(self) -> None:
         with self._letting:
             with self._lock:
-                taken, self._waiting = self._waiting, deque()
+                taken, self._waiting, self._more = self._waiting, deque(), False
             with self._taking:
                 ready = self._read(taken)
-                opened = bool(self._opened)
+                left = self._opened.goes_on or (bool(taken) and not self._opened.full)
             with self._lock:
-                left = bool(taken) or opened
                 taken.extend(self._waiting)
                 self._waiting = taken
-                again = self._scheduled = bool(taken) or opened
+                again = self._scheduled = left or self._more
             self._let_in(ready, next=not again)
         if again:
             # What was taken in goes first: others' turns are in it.
@@ -219,7 +228,7 @@ class Intake:
                     self._parked[key] = max(self._parked.get(key, 0), one.place.number)
         return epoch
 
-    def _begin(self, read_piece: Read, epoch: int | None, jobs: list[Job]) -> None:
+    def _begin(self, read_piece: Read[Source, Payload], epoch: int | None, jobs: list[Job]) -> None:
         source, parcel = read_piece.piece.source, read_piece.piece.parcel
         delivery = parcel.delivery
         partitioned = source.lease is not None
@@ -250,6 +259,12 @@ class Intake:
             for job in own:
                 self._in_hand.leave(job)
                 jobs.remove(job)
+
+    def _payload_of(self, incoming: Incoming) -> Payload:
+        value = incoming.value
+        if isinstance(value, dict) and value.get("kind") == "call":
+            return Call.from_dict(value)
+        return read_payload(self._payloads, value)
 
     def _letter(self, replay: Incoming, payload: Replay) -> tuple[Incoming, Call] | None:
         """The message of a dead letter, as it came first; only its owner may have it replayed."""

@@ -33,6 +33,10 @@ class Source(Protocol):
     def era(self) -> int:
         """Another one once all that was not worked off has gone back."""
 
+    @property
+    def full(self) -> bool:
+        """Whether so much is in hand that nothing more is to be read; ``Runner.go_on`` is called when it is no more."""
+
     def defer(self, delivery: Delivery) -> bool:
         """Whether too much is in hand: the source gives the delivery to the runner again later, or it goes back."""
 

@@ -87,6 +87,11 @@ class PartitionFeed:
         """See Source."""
         return self._era
 
+    @property
+    def full(self) -> bool:
+        """See Source."""
+        return len(self._jobs) >= MAX_JOBS or self._bytes >= MAX_BYTES
+
     def open(self) -> None:
         """Consume. Raises what the broker raises."""
         self._consumer = self._cl.broker.consume(self._queue.name, self._on_delivery, prefetch=self._prefetch)
@@ -124,8 +129,7 @@ class PartitionFeed:
         with self._changed:
             if self._holding or delivery not in self._unopened:
                 return True
-            full = len(self._jobs) >= MAX_JOBS or self._bytes >= MAX_BYTES
-            if full or delivery is not next(iter(self._unopened)):
+            if self.full or delivery is not next(iter(self._unopened)):
                 self._deferred.add(delivery)
                 return True
             del self._unopened[delivery]
@@ -154,15 +158,19 @@ class PartitionFeed:
         """See Source."""
         deferred: Sequence[Delivery] = ()
         with self._changed:
+            was_full = self.full
             for job in jobs:
                 if self._jobs.pop(job, job) is None:
                     self._bytes -= job.incoming.weight
+            goes_on = was_full and not self.full
             if not self._jobs:
                 self._changed.notify_all()
             if self._deferred and len(self._jobs) <= MAX_JOBS // 2 and self._bytes <= MAX_BYTES // 2:
                 deferred = self._take_deferred()
         for one in deferred:
             self._runner.deliver(one, self)
+        if goes_on:
+            self._runner.go_on()
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -199,8 +207,11 @@ class PartitionFeed:
         deadline = time.monotonic() + wait
         with self._changed:
             self._changed.wait_for(lambda: not self._jobs, max(0.0, deadline - time.monotonic()))
+            goes_on = self.full
             self._jobs.clear()
             self._bytes = 0
+        if goes_on:
+            self._runner.go_on()
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None

@@ -86,6 +86,10 @@ class Runner:
         """Work a delivery off, after those of its instances that came before. Never blocks."""
         self._intake.deliver(delivery, source)
 
+    def go_on(self) -> None:
+        """A source is full no more. Never blocks."""
+        self._intake.go_on()
+
     def accept(self, jobs: Iterable[Job], *, next: bool = False) -> None:
         """Jobs that are next in their order. ``next``: see Crew."""
         arriving = [(job.lane, job) for job in jobs]

@@ -14,8 +14,8 @@ from coflows.broker.topology import dispatch_queue
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
 from coflows.dispatch.lease import Lease
-from coflows.dispatch.opened import Opened, Read
 from coflows.errors import StoreError
+from coflows.opened import Opened, Read
 from coflows.serving import get_flow_instance, serve_flow
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 

@@ -9,10 +9,11 @@ from typing import Any
 from coflows import Client
 from coflows.broker.base import Delivery
 from coflows.codec.wire import encode
-from coflows.dispatch.opened import MAX_READ, PIECE, ROUND_OF_MANY, Opened
 from coflows.identity.sealing import MAX_ITEMS, Item, seal_items
 from coflows.model.calls import Call
 from coflows.model.messages import new_message_id
+from coflows.opened import MAX_READ, PIECE, ROUND_OF_MANY, Opened
+from coflows.session import Incoming
 
 FLOW = "00000000-0000-0000-0000-000000000000"
 
@@ -34,10 +35,14 @@ class Body(Delivery):
         self.ended.append(reason)
 
 
+def value_of(incoming: Incoming) -> Any:
+    return incoming.value
+
+
 class Partition:
     """Of a source, what is asked of it here."""
 
-    name, era = "queue", 0
+    name, era, full = "queue", 0, False
 
 
 def sent(sender: Client, owner: Client, count: int, text: str = "") -> Body:
@@ -48,7 +53,7 @@ def sent(sender: Client, owner: Client, count: int, text: str = "") -> Body:
 
 def test_who_sends_little_does_not_wait_behind_who_sends_much(users: Callable[..., list[Client]]) -> None:
     owner, many, one = users(3)
-    opened, source = Opened(owner.session), Partition()
+    opened, source = Opened(owner.session, value_of), Partition()
     partition: Any = source
     for _ in range(3):
         opened.add(sent(many, owner, MAX_ITEMS), partition)
@@ -60,7 +65,7 @@ def test_who_sends_little_does_not_wait_behind_who_sends_much(users: Callable[..
 
 def test_what_is_read_at_a_time_has_bounds(users: Callable[..., list[Client]]) -> None:
     owner, sender = users(2)
-    opened = Opened(owner.session)
+    opened = Opened(owner.session, value_of)
     partition: Any = Partition()
     for _ in range(9):
         opened.add(sent(sender, owner, 1, "x" * (2**20 - 8192)), partition)
@@ -72,9 +77,25 @@ def test_what_is_read_at_a_time_has_bounds(users: Callable[..., list[Client]]) -
 
 def test_what_has_gone_back_is_not_read(users: Callable[..., list[Client]]) -> None:
     owner, sender = users(2)
-    opened = Opened(owner.session)
+    opened = Opened(owner.session, value_of)
     partition: Any = Partition()
     delivery = sent(sender, owner, 2 * PIECE)
     opened.add(delivery, partition)
     partition.era = 1
     assert opened.next() == [] and not opened and delivery.ended == []
+
+
+def test_what_is_for_a_full_queue_waits_and_holds_up_its_sender_alone(users: Callable[..., list[Client]]) -> None:
+    owner, many, one = users(3)
+    opened = Opened(owner.session, value_of)
+    full: Any = Partition()
+    other: Any = Partition()
+    full.full = True
+    opened.add(sent(many, owner, 2), full)
+    opened.add(sent(many, owner, 1), other)
+    opened.add(sent(one, owner, 1), other)
+    assert [incoming.sender for read in opened.next() for incoming, _ in read.messages] == [one.user_id]
+    assert opened and not opened.goes_on and opened.next() == []
+    full.full = False
+    assert [len(read.messages) for read in opened.next()] == [2, 1], "in the order in which they came"
+    assert not opened

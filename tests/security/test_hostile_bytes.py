@@ -14,12 +14,12 @@ from coflows import Client, FlowMessage, resolution
 from coflows.broker.topology import dispatch_queue, door_queue, session_queue
 from coflows.codec.wire import decode, encode
 from coflows.dead_letters import list_dead_letters, replay_dead_letters
-from coflows.dispatch.opened import PIECE
 from coflows.errors import AccessDeniedError, CallTimeoutError, InstanceNotFoundError, SerializationError
 from coflows.identity.sealing import Item, seal, seal_items
 from coflows.model.calls import Call, Reply
 from coflows.model.messages import new_message_id
 from coflows.model.wire import DoorPayload, Fetch, FetchItem, read_payload
+from coflows.opened import PIECE
 from coflows.resolution import derive_id
 from coflows.serving import get_flow_instance, serve_flow
 from coflows.tree_node import Mounted

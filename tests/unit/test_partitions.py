@@ -36,6 +36,10 @@ class Taken:
 
     def __init__(self) -> None:
         self.deliveries: list[object] = []
+        self.went_on = 0
+
+    def go_on(self) -> None:
+        self.went_on += 1
 
     def deliver(self, delivery: object, source: object) -> None:
         self.deliveries.append(delivery)
@@ -60,8 +64,9 @@ def test_what_is_opened_is_weighed_as_it_lies_in_memory(feed: PartitionFeed, tak
         feed._on_delivery(one)
     assert not feed.defer(first)
     feed.track([job])
-    assert feed.defer(later)
+    assert feed.defer(later) and feed.full and taken.went_on == 0
     feed.settled([job])
+    assert not feed.full and taken.went_on == 1
     assert taken.deliveries == [first, later, later] and not feed.defer(later)
 
 

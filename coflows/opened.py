@@ -1,69 +1,87 @@
-"""Messages that are opened and wait until it is their senders' turn: none of them keeps the others out."""
+"""Messages that are opened and wait until it is their senders' turns to be read: none of them keeps the others out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import NamedTuple
-
-from pydantic import TypeAdapter
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from coflows.broker.base import Delivery
-from coflows.dispatch.job import Source
 from coflows.errors import CoflowsError
 from coflows.identity.sealing import Opened as Envelope
-from coflows.model.calls import Call
-from coflows.model.wire import Cancel, DispatchPayload, Recall, Replay, read_payload
 from coflows.parcel import Parcel
 from coflows.quotas.fair_queue import FairQueue
 from coflows.session import Incoming, Session
 
 logger = logging.getLogger(__name__)
 
+Payload = TypeVar("Payload")
+
 ROUND, ROUND_OF_MANY = 256, 64
-"""Messages that are opened, and taken in, before turns go on, about; the latter when several senders wait."""
+"""Messages that are read before what was read goes on, about; the latter when several senders wait."""
 PIECE = 32
-"""Messages of one sender that are taken in before it is the next one's turn."""
-MAX_OPENED = 8 * 2**20
-"""Bytes of messages that are opened, and wait for their senders' turns; more stay sealed."""
+"""Messages of one sender that are read before it is the next one's turn."""
+MAX_OPENED = 12 * 2**20
+"""Weight of messages that are opened, and wait for their senders' turns; more stay sealed."""
 MAX_READ = 2 * 2**20
 """Bytes that messages take in memory which are read, and so taken in, at a time."""
-ITEM_BYTES = 500
-"""That a message takes in memory besides its payload, about."""
-Payload = Call | Recall | Cancel | Replay
+ITEM_WEIGHT, BYTE_WEIGHT = 500, 4
+"""What a message weighs, and each byte of it: of large ones few are opened ahead."""
 
 
-class Piece(NamedTuple):
+class Queue(Protocol):
+    """Where deliveries come from."""
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+
+    @property
+    def era(self) -> int:
+        """Another one once all that was not worked off has gone back."""
+
+    @property
+    def full(self) -> bool:
+        """Whether so much of it is in hand that nothing more is to be read now."""
+
+
+From = TypeVar("From", bound=Queue)
+
+
+class Piece(NamedTuple, Generic[From]):
     """Messages of one delivery that are opened, and wait to be read. ``era`` is that of their source: in another one
     the delivery has gone back."""
 
     number: int
-    source: Source
+    source: From
     era: int
     parcel: Parcel
     opened: Envelope
     weight: int
 
 
-class Read(NamedTuple):
+class Read(NamedTuple, Generic[From, Payload]):
     """A piece that is read."""
 
-    piece: Piece
+    piece: Piece[From]
     messages: Sequence[tuple[Incoming, Payload]]
 
 
-class Opened:
-    """Not thread-safe. What somebody sends is read when it is his turn: how much it is, is not the others' loss."""
+class Opened(Generic[From, Payload]):
+    """Not thread-safe. What somebody sends is read when it is his turn: how much it is, is not the others' loss.
+    ``payload_of`` makes of a message what it is, or raises CoflowsError."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, payload_of: Callable[[Incoming], Payload]) -> None:
         self._session = session
-        self._payloads: TypeAdapter[Recall | Cancel | Replay] = TypeAdapter(DispatchPayload)
-        self._pieces: FairQueue[str, Piece] = FairQueue()
+        self._payload_of = payload_of
+        self._pieces: FairQueue[str, Piece[From]] = FairQueue()
         self._numbers = count(1)
         self._weight = 0
         """Of what is in it."""
+        self._held_up = 0
+        """Senders whose next messages are of full queues."""
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
@@ -73,7 +91,12 @@ class Opened:
         """Whether what comes stays sealed for now."""
         return self._weight >= MAX_OPENED
 
-    def add(self, delivery: Delivery, source: Source) -> None:
+    @property
+    def goes_on(self) -> bool:
+        """Whether ``next`` may give something, as far as the last time told."""
+        return len(self._pieces.owners) > self._held_up
+
+    def add(self, delivery: Delivery, source: From) -> None:
         """Open a delivery; what nobody can open is rejected."""
         try:
             opened = self._session.open(delivery.body)
@@ -84,32 +107,39 @@ class Opened:
         parcel = Parcel(delivery, len(items))
         for first in range(0, len(items), PIECE):
             some = items[first : first + PIECE]
-            weight = sum(len(item.payload) + ITEM_BYTES for item in some)
+            weight = sum(BYTE_WEIGHT * len(item.payload) + ITEM_WEIGHT for item in some)
             envelope = opened if len(some) == len(items) else replace(opened, items=some)
             self._pieces.push(opened.sender, Piece(next(self._numbers), source, source.era, parcel, envelope, weight))
             self._weight += weight
 
-    def next(self) -> list[Read]:
+    def next(self) -> list[Read[From, Payload]]:
         """What is to be taken in now. Whose turn it is says what that is, and what came first says in which order.
-        What has gone back is forgotten; what nobody can read is rejected, with all of its delivery once that is
-        done."""
+        What has gone back is forgotten; what nobody can read is rejected, with all of its delivery once that is done.
+        Nothing is given of what comes from full queues, nor what its senders sent after it."""
         most = ROUND if len(self._pieces.owners) < 2 else ROUND_OF_MANY
-        taken: list[Read] = []
+        taken: list[Read[From, Payload]] = []
+        waiting: set[str] = set()
         weight = 0
-        while most > 0 and weight < MAX_READ and (found := self._pieces.pop()) is not None:
-            piece = found[1]
-            self._weight -= piece.weight
+        while most > 0 and weight < MAX_READ and (found := self._pieces.pop(waiting)) is not None:
+            sender, piece = found
             if piece.era != piece.source.era:
+                self._weight -= piece.weight
                 continue
+            if piece.source.full:
+                self._pieces.push_first(sender, piece)
+                waiting.add(sender)
+                continue
+            self._weight -= piece.weight
             most -= len(piece.opened.items)
             try:
-                messages = [(one, self._payload(one)) for one in self._session.read_all(piece.opened)]
+                messages = [(one, self._payload_of(one)) for one in self._session.read_all(piece.opened)]
             except Exception as error:
                 reason = self._refusal(piece.source.name, error)
                 piece.parcel.reject(len(piece.opened.items), reason)
                 continue
             weight += sum(incoming.weight for incoming, _ in messages)
             taken.append(Read(piece, messages))
+        self._held_up = len(waiting)
         return sorted(taken, key=lambda one: one.piece.number)
 
     def _refusal(self, queue: str, error: Exception) -> str:
@@ -121,9 +151,3 @@ class Opened:
         # A mistake of ours, which must not cost the messages beside it.
         logger.error("A message from %s could not be read; it is rejected.", queue, exc_info=error)
         return f"internal: {error!r}"
-
-    def _payload(self, incoming: Incoming) -> Payload:
-        value = incoming.value
-        if isinstance(value, dict) and value.get("kind") == "call":
-            return Call.from_dict(value)
-        return read_payload(self._payloads, value)
