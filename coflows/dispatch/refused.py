@@ -46,7 +46,7 @@ class Refused:
                 if job.parked is not None:
                     job.fresh = False
                     self._runner.adopt(job)
-            self._runner.settle([job for job in batch.jobs if job.parked is None], batch.error)
+            self._runner.settlement.settle([job for job in batch.jobs if job.parked is None], batch.error)
 
     def withdraw(self, jobs: Collection[Job]) -> list[Job]:
         """Those of the jobs that wait here need not wait any more; gives them."""

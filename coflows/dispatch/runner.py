@@ -1,4 +1,4 @@
-"""Moves jobs: lets them start in turn, publishes what they sent, and acknowledges what is done."""
+"""Lets jobs start in turn on threads, in batches, and puts together what works them off."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from coflows.dispatch.flusher import Flusher
 from coflows.dispatch.handler import Handler
 from coflows.dispatch.intake import Intake
 from coflows.dispatch.job import Job, Source
+from coflows.dispatch.loader import Loader
 from coflows.dispatch.outbox import Outbox, Turns
 from coflows.dispatch.overtime import look
 from coflows.dispatch.parking import ParkingLot
@@ -32,15 +33,16 @@ from coflows.dispatch.process_turn import ProcessTurns
 from coflows.dispatch.quarantine import Quarantine
 from coflows.dispatch.refused import Refused
 from coflows.dispatch.retries import Retries
+from coflows.dispatch.settlement import Settlement
+from coflows.dispatch.turn_runner import TurnRunner
 from coflows.dispatch.turnstile import Turnstile
 from coflows.dispatch.work import Work
-from coflows.errors import ConflictError
+from coflows.dispatch.writer import Writer
 from coflows.failpoints import Failpoints
+from coflows.redaction import Redactor
 
 logger = logging.getLogger(__name__)
 
-RETRY = 1.0
-"""Seconds until a parked message that could not be worked off is begun again."""
 BUDGET = 0.005
 """Seconds after which a batch begins no further turn: others wait too."""
 
@@ -66,15 +68,20 @@ class Runner:
         self.retries = Retries(cl, self)
         self._refused = Refused(self)
         self._processes = ProcessTurns(base_paths, concurrency)
-        self._handler = Handler(
-            cl, self, base_paths, secrets, resources, self._failpoints, self._processes, dispatch_point
-        )
+        self._loader = Loader(cl.store, base_paths, self._processes)
+        self._writer = Writer(cl.store, self, self._failpoints)
+        redactor = Redactor(secrets)
+        self._turns = TurnRunner(cl, self, self._loader, self._writer, redactor, self._failpoints)
+        self._handler = Handler(cl, self, self._loader, self._turns, secrets, redactor, resources, dispatch_point)
         self.gate = self._handler.gate
         lot = ParkingLot(cl.store, dispatch_point, worker)
         self.custody = Custody(cl.store, lot, dispatch_point, self, park_after)
         self._clock = Clock(cl.session, cl.store, dispatch_point)
         self.turnstile = Turnstile(cl.session, cl.store, cl.settings.quota)
         self._intake = Intake(cl.session, cl.store, self, self.custody, self.turnstile, self._schedule)
+        self.settlement = Settlement(
+            self, self._intake, self.outbox, self.turnstile, self.custody, self.retries, self._refused, self._failpoints
+        )
         self._admission: Admission[Job] = Admission(concurrency, attrgetter("caller"))
         self._lock = threading.Lock()
         self._crew = Crew(f"coflows-turn-{cl.user_id[:8]}")
@@ -115,14 +122,14 @@ class Runner:
 
     def let_loose(self, lane: str) -> None:
         """It has it no longer; what it has left is not what is in memory here."""
-        self._handler.loader.forget(lane)
+        self._loader.forget(lane)
         with self._lock:
             commands = self._admission.let_loose(lane)
         self._obey(commands)
 
     def adopt(self, job: Job) -> None:
         """Work off a message that another worker left behind, before all others of its instance."""
-        self._handler.loader.forget(job.payload.flow_id)
+        self._loader.forget(job.payload.flow_id)
         self._intake.adopt(job)
         with self._lock:
             commands = self._admission.let_loose(job.lane, job)
@@ -145,7 +152,7 @@ class Runner:
 
     def forget_flows(self, partition: int) -> None:
         """Another worker may have changed the instances of this partition."""
-        self._handler.loader.forget_partition(partition)
+        self._loader.forget_partition(partition)
 
     def tick(self) -> None:
         """To be called about once a second."""
@@ -153,7 +160,7 @@ class Runner:
         self._intake.tick()
         self._refused.tick(time.monotonic())
         works = list(self._works.values())
-        look(works, time.monotonic(), self._handler.abandon)
+        look(works, time.monotonic(), self._turns.abandon)
         self.custody.tick(works)
 
     def expect(self, due: float) -> None:
@@ -232,13 +239,13 @@ class Runner:
 
     def write(self, work: Work, *, alone: bool) -> None:
         """The last of a batch, see Writer."""
-        self._handler.write(work, last=True, alone=alone)
+        self._writer.write(work, last=True, alone=alone)
 
     def fail(self, work: Work, error: Exception) -> None:
         """Something of ours failed while the batch's current job was worked off."""
         if work.job is not None:
             work.loaded.pop(work.job.payload.flow_id, None)
-            self.give_up(work.job, error)
+            self.settlement.give_up(work.job, error)
 
     def end(self, work: Work) -> None:
         """The batch is over: its lanes are free, and its flows are there for those who have them next."""
@@ -256,67 +263,21 @@ class Runner:
         return self._intake.open_jobs <= turns and self._admission.idle
 
     def finish(self, turns: Turns) -> None:
-        """Publish what was committed; once all of it is confirmed, acknowledge."""
-        jobs = [job for job, _ in turns]
-        self.answered(jobs)
-        self.outbox.send(turns, partial(self._published, jobs))
-
-    def answered(self, jobs: Iterable[Job]) -> None:
-        """Their replies are about to leave: whoever gets one may send the next message."""
-        self.turnstile.leave(jobs)
+        """See Settlement."""
+        self.settlement.finish(turns)
 
     def settle(self, jobs: Sequence[Job], error: BaseException | None) -> None:
-        """The jobs are over: their deliveries are acknowledged, or after an error given back."""
-        sources: dict[Source, list[Job]] = {}
-        for job in jobs:
-            self._intake.ended(job)
-            if job.again and error is None:
-                self.retries.over(job)
-            if job.parked is not None:
-                self.custody.over(job)
-            twin = job.settle(again=error is not None)
-            repeated = None if twin is None else self._intake.repeat(twin)
-            if repeated is not None and job.source.track([repeated]):
-                self._intake.begin_again(repeated)
-            elif repeated is not None:
-                self._intake.ended(repeated)
-            sources.setdefault(job.source, []).append(job)
-        for source, settled in sources.items():
-            source.settled(settled)
-
-    def give_up(self, job: Job, error: BaseException) -> None:
-        """Something of ours failed, not the flow: the message goes back and is worked off again."""
-        lease, queue = job.source.lease, job.source.name
-        claim = job.claim
-        lost = claim is not None and isinstance(error, ConflictError) and claim.key in error.keys
-        if job.parked is not None and lost:
-            logger.warning("Another worker has adopted message %s.", job.incoming.message_id)
-            self.custody.lost(job)
-        elif job.parked is not None:
-            logger.error("Could not work off a parked message; trying again.", exc_info=error)
-            job.fresh = False
-            self.later(RETRY, partial(self.adopt, job))
-        elif not lost:
-            logger.error("Could not work off a message of %s; it goes back.", queue, exc_info=error)
-            job.source.start_over()
-        elif lease is not None and job.epoch is not None and (lease.holds(job.epoch) or job.twins):
-            logger.warning("Another worker took %s over; what it has not seen goes back.", queue)
-            job.source.start_over()
-        self.put_off(job)
-
-    def put_off(self, job: Job) -> None:
-        """The job is not worked off now; its message comes again."""
-        self._intake.ended(job)
-        job.source.settled([job])
+        """See Settlement."""
+        self.settlement.settle(jobs, error)
 
     # -- threads -----------------------------------------------------------------------------------------------
 
     def _obey(self, commands: Commands[Job], *, next: bool = False) -> None:
         for command in commands:
             if isinstance(command, Resume):
-                go_on = self._works[command.batch].go_on
-                if go_on is not None:
-                    go_on.set()
+                work = self._works.get(command.batch)
+                if work is not None and work.go_on is not None:
+                    work.go_on.set()
                 continue
             self._crew.submit(partial(self._run, command.batch), next=next)
 
@@ -350,14 +311,14 @@ class Runner:
 
     def _complete(self, work: Work) -> None:
         """No more turns in this batch: write it, and let the lane go when that is done."""
-        self._handler.write(work, last=True)
+        self._writer.write(work, last=True)
         with self._lock:
             commands = self._admission.release(work.batch)
         self._obey(commands)
 
     def _write(self, work: Work) -> None:
         """Write what a batch has finished that begins no more; then others may have the instances of it."""
-        self._handler.write(work)
+        self._writer.write(work)
         batch = work.batch
         with self._lock:
             lanes = batch.lanes - {batch.lane}
@@ -375,7 +336,7 @@ class Runner:
         for flow_id in flow_ids:
             loaded = work.loaded.pop(flow_id, None)
             if loaded is not None and not loaded.parallel and not work.draft.broken:
-                self._handler.loader.keep(loaded)
+                self._loader.keep(loaded)
 
     def _go_on(self, work: Work) -> None:
         """A thread of a turn waits no more."""
@@ -389,12 +350,3 @@ class Runner:
         if go_on is not None:
             go_on.wait()
         self._crew.step_in()
-
-    def _published(self, jobs: Sequence[Job], error: BaseException | None) -> None:
-        self._failpoints.reach("after_publish")
-        if error is not None:
-            logger.warning("Replies were not confirmed; %d message(s) go back soon: %s", len(jobs), error)
-            self.turnstile.keep(jobs)
-            self._refused.add(jobs, error, time.monotonic())
-        else:
-            self.settle(jobs, None)

@@ -45,8 +45,8 @@ class Writer:
             return
         both: _Both | None = None
         if last and self._may_answer_early(content):
-            both = _Both(partial(self._runner.settle, [job for job, _ in content.turns]))
-            self._runner.answered(job for job, _ in content.turns)
+            both = _Both(partial(self._runner.settlement.settle, [job for job, _ in content.turns]))
+            self._runner.settlement.answered(job for job, _ in content.turns)
             self._runner.outbox.send(content.turns, both)
         for key, (passed, at) in content.orders.items():
             content.writes[key] = encode({"passed": passed, "at": at})
@@ -96,13 +96,13 @@ class Writer:
         self._failpoints.reach("after_commit")
         if content.due:
             self._runner.expect(min(content.due))
-        self._runner.finish(content.turns)
+        self._runner.settlement.finish(content.turns)
 
     def _refused(self, work: Work, content: Content, error: StoreError) -> None:
         for job, _ in content.turns:
             claim = job.claim
             if not isinstance(error, ConflictError) or (claim is not None and claim.key in error.keys):
-                self._runner.give_up(job, error)
+                self._runner.settlement.give_up(job, error)
             else:
                 # One of them was worked off by somebody else, or its instance deleted: each on its own tells.
                 job.fresh = False
