@@ -1,4 +1,4 @@
-"""Replies that no flow wrote: refusals, and recorded ones that are asked for again."""
+"""Replies as they are sent: of turns, refusals, and recorded ones that are asked for again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from coflows.dispatch.records import Outgoing, TurnRecord
 from coflows.model.calls import Call, Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import done_key, reply_key
-from coflows.model.messages import ReplyAddress, ReplyMode, new_message_id
+from coflows.model.messages import FlowMessage, ReplyAddress, ReplyMode, new_message_id
 from coflows.model.wire import Recall
 from coflows.session import Session
 from coflows.store.base import Store
@@ -16,6 +16,24 @@ from coflows.store.base import Store
 def ordered_for(reply_to: ReplyAddress) -> str | None:
     """What the order of the reply is kept within: an instance, when it goes to one."""
     return reply_to.flow_id if reply_to.mode is ReplyMode.PUSH and reply_to.partition is not None else None
+
+
+def answer_to(
+    reply_to: ReplyAddress, message_id: str, flow_id: str, message: FlowMessage | None, failure: Failure | None
+) -> Call | Reply:
+    """The reply of an instance's turn: its ``message``, or the ``failure`` that says why there is none."""
+    payload: Reply | Call
+    if reply_to.mode is ReplyMode.PUSH:
+        assert reply_to.flow_id is not None
+        payload = Call(reply_to.flow_id, answers=reply_to.message_id)
+    else:
+        payload = Reply(reply_to.message_id, message_id=message_id)
+    if message is not None:
+        payload.data, payload.created_at = message.data, message.created_at
+        payload.src_flow_id = flow_id
+    if failure is not None:
+        payload.failure = failure.to_dict()
+    return payload
 
 
 def refusal(session: Session, reply_to: ReplyAddress, failure: Failure) -> Outgoing:

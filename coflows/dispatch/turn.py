@@ -13,10 +13,11 @@ from typing import Any
 from coflows.broker.topology import Route, reply_queue
 from coflows.client import Client
 from coflows.codec.wire import encode
-from coflows.dispatch.answers import ordered_for
+from coflows.dispatch.answers import answer_to, ordered_for
 from coflows.dispatch.course import Course
 from coflows.dispatch.records import Outgoing, PushCall
 from coflows.dispatch.timers import Fired, timer_id, timer_keys
+from coflows.dispatch.turn_port import TurnPort
 from coflows.errors import CallCancelledError, FlowConfigError, MessageTooLargeError, SecretExposedError
 from coflows.flows.private import strip_private
 from coflows.futures import FlowFuture, Pause
@@ -310,22 +311,11 @@ class Turn:
     def _answer(
         self, reply_to: ReplyAddress, *, message: FlowMessage | None = None, failure: Failure | None = None
     ) -> None:
-        answers = reply_to.message_id
         message_id = message.message_id if message else self.new_message_id({})
-        payload: Reply | Call
-        if reply_to.mode is ReplyMode.PUSH:
-            assert reply_to.flow_id is not None
-            payload = Call(reply_to.flow_id, answers=answers)
-        else:
-            payload = Reply(answers, message_id=message_id)
-        if message is not None:
-            payload.data, payload.created_at = message.data, message.created_at
-            payload.src_flow_id = self.flow_id
-        if failure is not None:
-            payload.failure = failure.to_dict()
+        payload = answer_to(reply_to, message_id, self.flow_id, message, failure)
         # Turns of a parallel endpoint run beside each other: their replies are in no order that could be kept.
         ordered = None if self._instance.address.partition is None else ordered_for(reply_to)
-        self._add(reply_queue(reply_to), reply_to.user_id, message_id, answers, payload, ordered)
+        self._add(reply_queue(reply_to), reply_to.user_id, message_id, reply_to.message_id, payload, ordered)
 
     def _add(
         self,
@@ -345,26 +335,3 @@ class Turn:
             )
         self._bytes += len(data)
         self.sent.append(Outgoing(queue, recipient, message_id, answers, data, ordered))
-
-
-class TurnPort:
-    """How the messages of a flow's subflow proxies leave: with the turn (CallPort)."""
-
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-
-    def new_message_id(self, data: dict[str, Any]) -> str:
-        """An id that is the same when the turn runs again and asks the same."""
-        return self._turn.new_call_id(data)
-
-    def send(self, route: Route, message: FlowMessage) -> None:
-        """Send when the turn is committed; nobody waits for a reply."""
-        self._turn.post(route, message, push=False)
-
-    def push(self, route: Route, message: FlowMessage) -> None:
-        """Send when the turn is committed; the reply becomes a turn of this instance."""
-        self._turn.post(route, message, push=True)
-
-    def call(self, route: Route, message: FlowMessage, *, confirm: bool) -> FlowFuture:
-        """Send now."""
-        return self._turn.call(route, message, confirm=confirm)
