@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import nacl.bindings
 import pytest
 
-from coflows import Client, keeping, marks, usage
+from coflows import Client, keeping, marks, refusals, usage
 from coflows.broker.topology import door_queue
 from coflows.codec.wire import encode
+from coflows.dead_letters import list_dead_letters
 from coflows.dispatch import clock, intake, sequencing
 from coflows.dispatch.clock import Clock
 from coflows.dispatch.gate import check_paid_by
@@ -166,3 +168,17 @@ def test_a_turn_on_what_somebody_else_has_paid_for() -> None:
         check_paid_by("carol", message_id, mark, None)
     before: Any = Entry("charged:f:m", encode({"at": 0.0, "until": 0}), 1)
     check_paid_by("bob", message_id, before, None)
+
+
+def test_garbage_does_not_fill_the_dead_letters(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knew an owner's id had his broker keep whatever he sent for ever."""
+    size = 20_000
+    monkeypatch.setattr(refusals, "KEPT", 5.0 * (size + refusals.LETTER))
+    owner, attacker = users(2)
+    run_get_instance_worker_thread(owner)
+    serve_flow(owner, "EchoFlowModule.EchoFlow", "echo")
+    for _ in range(20):
+        attacker.broker.publish(door_queue(owner.user_id).name, secrets.token_bytes(size))
+    get_flow_instance(attacker, "echo", owner.user_id, timeout=TIMEOUT)
+    assert owner.session.refusals.counts()["envelope"] == 20
+    assert len(list_dead_letters(owner)) == 5
