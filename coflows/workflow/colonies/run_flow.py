@@ -34,8 +34,8 @@ GONE = ("instance_not_found", "endpoint_not_found")
 """Failures that tell of an executor that is not there any more."""
 
 
-MAX_WAITERS = 10_000
-"""Who wait for one run at a time."""
+MAX_WAITERS, MAX_QUESTION = 10_000, 500
+"""Who wait for one run at a time, and bytes of what each asks."""
 
 
 class RunFlow(GraphFlow):
@@ -276,7 +276,7 @@ class RunFlow(GraphFlow):
         if self._now.state in GRAPH_ENDED or (seen is not None and seen != self._done):
             self._turn.leave_no_record()
             return self._view(message)
-        if not isinstance(seen, int | None) or len(self._waiters) >= MAX_WAITERS:
+        if len(self._waiters) >= MAX_WAITERS:
             raise WorkflowError(f"{MAX_WAITERS} already wait for {self._id}.", hint="Ask how it is, from time to time.")
         self.records[f"w:{message.message_id}"] = [_question(message), seen]
         self._waiters[f"w:{message.message_id}"] = seen
@@ -298,7 +298,7 @@ class RunFlow(GraphFlow):
 
 def _question(message: FlowMessage) -> dict[str, Any]:
     """A question as it is kept: what else its sender put into it is not."""
-    asked = {
-        name: one for name in ("ask", "done", "seen", "full") if isinstance(one := message.data.get(name), int | str)
-    }
+    asked = {name: message.data[name] for name in ("ask", "done", "seen", "full") if name in message.data}
+    if len(encode(asked)) > MAX_QUESTION:
+        raise SerializationError("A run is asked with less.")
     return {**message.to_dict(), "data": asked}
