@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from coflows.errors import (
 from coflows.futures import FlowFuture, FutureKey, Pause
 from coflows.held_keys import open_keyring
 from coflows.identity.keys import Identity
+from coflows.key_news import has_begun
 from coflows.model.address import InstanceAddress
 from coflows.model.calls import Call
 from coflows.model.chain import CallChain
@@ -111,6 +113,7 @@ class Client:
                     max_message_bytes=self.settings.max_message_bytes,
                     ttl=self.settings.call_ttl,
                     envelope_version=self.settings.envelope_version,
+                    has_begun=partial(has_begun, self.store),
                 )
                 self._exit.callback(self._session.close)
             return self._session

@@ -116,7 +116,8 @@ def _short(folder: Path) -> Path:
         _sweep(link.parent, names)
     with contextlib.suppress(FileExistsError):
         link.symlink_to(folder)
-    if not link.is_symlink() or link.readlink() != folder:
+    # Whose link it is may lead it elsewhere later.
+    if not link.is_symlink() or link.readlink() != folder or link.lstat().st_uid != os.geteuid():
         raise OSError(errno.EEXIST, f"{link} is not the link to {folder} that it should be", str(link))
     return link
 

@@ -23,6 +23,7 @@ from coflows.fair_pool import FairPool
 from coflows.flows.overrides import check_overrides
 from coflows.identity.certificate import Certificate
 from coflows.keeping import handle_keep, sweep
+from coflows.marks import Marks
 from coflows.model.calls import Reply
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
@@ -77,6 +78,7 @@ class Doorkeeper:
         messages = cl.settings.quota.messages
         self._quota = cl.settings.quota.with_limits({"messages": min(messages or REQUESTS, REQUESTS)})
         self._accounts = Accounts()
+        self._marks = Marks(cl.store)
         self._room = Room(ROOM, SMALL_REQUEST)
         self._threads = FairPool(f"coflows-door-{cl.user_id[:8]}", PREFETCH)
         _ = cl.session
@@ -162,7 +164,7 @@ class Doorkeeper:
             if isinstance(request, Fetch):
                 answer = self._fetch(incoming.sender, request)
             else:
-                handle_release(self._cl, incoming.sender, request, incoming.until)
+                handle_release(self._cl, incoming.sender, request, incoming.until, self._marks)
                 answer = Reply(answers=request.request_id, value={})
         except CoflowsError as error:
             logger.info("Refused a request of user %s: %s", incoming.sender, error)
@@ -205,10 +207,11 @@ class Doorkeeper:
             parcel.settle()
 
     def _sweep(self) -> None:
+        place: str | None = None
         while not self._ending.wait(SWEEP):
             self._accounts.sweep(time.monotonic())
             try:
-                sweep(self._cl, time.time(), self._failpoints)
+                place = sweep(self._cl, time.time(), self._failpoints, place)
             except (CoflowsError, TimeoutError) as error:
                 if not self._ending.is_set():
                     logger.warning("Could not look for what was left behind; trying again: %s", error)

@@ -38,7 +38,8 @@ SHARE = 0.25
 """Part of their probation after which he does so when that is sooner, so that they hear it well before they go."""
 OWN_QUEUE = 30.0
 """Seconds in which the worker's own queue is to be worked off."""
-PAGE = 500
+PAGE, PAGES = 500, 20
+"""Records that are read at once, and how often in one sweep: of more, the next sweep sees the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,21 @@ def handle_keep(cl: Client, sender: str, flow_ids: Iterable[str], failpoints: Fa
     _keep(cl, [entry for entry in found.values() if Probation.decode(entry.value).client == sender], failpoints)
 
 
-def sweep(cl: Client, now: float, failpoints: Failpoints) -> None:
-    """Release what nobody has kept in time. Needs a get_instance worker of this user's, whose queue is worked off
-    first: a message that keeps something may wait in it."""
-    records = {entry.key: Probation.decode(entry.value) for entry in cl.store.scan(KEEPING, limit=PAGE)}
+def sweep(cl: Client, now: float, failpoints: Failpoints, start: str | None = None) -> str | None:
+    """Release what nobody has kept in time, from a place on; gives where to go on, None at the end: what somebody has
+    on probation for years hides nothing. Needs a get_instance worker of this user's, whose queue is worked off first: a
+    message that keeps something may wait in it."""
+    for _ in range(PAGES):
+        page = cl.store.scan(KEEPING, start=start, limit=PAGE)
+        _sweep(cl, page, now, failpoints)
+        if len(page) < PAGE:
+            return None
+        start = f"{page[-1].key}\x01"
+    return start
+
+
+def _sweep(cl: Client, page: Sequence[Entry], now: float, failpoints: Failpoints) -> None:
+    records = {entry.key: Probation.decode(entry.value) for entry in page}
     for key, one in records.items():
         if one.until is None and now > one.tell_at:
             tell_kept(cl, key.removeprefix(KEEPING), one.remote)

@@ -9,8 +9,10 @@ from coflows.broker.topology import reply_queue, session_queue
 from coflows.errors import CoflowsError, KeyRetiredError
 from coflows.model.calls import Call, Reply
 from coflows.model.failure import Failure
+from coflows.model.layout import PARKED, done_key
 from coflows.model.messages import ReplyAddress, ReplyMode
 from coflows.model.names import check_token
+from coflows.store.base import Store
 
 REFUSED = KeyRetiredError("The message was sealed with or for a key that was given up.", hint="Send it again.")
 
@@ -40,6 +42,13 @@ def news_for(sender: str, message_id: str, value: object) -> Iterator[News]:
                 yield News(queue, Reply(check_token(value.get("request_id")), failure=failure))
     except CoflowsError:
         return
+
+
+def has_begun(store: Store, flow_id: str, message_id: str) -> bool:
+    """Whether a message was worked off, or is being worked on for so long that it is parked."""
+    if store.get(done_key(flow_id, message_id)) is not None:
+        return True
+    return any(key.endswith(f":{flow_id}:{message_id}") for key in store.keys(PARKED))
 
 
 def _of_call(sender: str, message_id: str, value: Mapping[str, Any]) -> Iterator[News]:

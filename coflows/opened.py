@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -101,10 +102,10 @@ class Opened(Generic[From, Payload]):
         try:
             opened = self._session.open(delivery.body)
         except Exception as error:
-            delivery.reject(self._refusal(delivery.queue, error))
+            self._session.refusals.reject(delivery, self._refusal(delivery.queue, error))
             return
         items = opened.items
-        parcel = Parcel(delivery, len(items))
+        parcel = Parcel(delivery, len(items), partial(self._session.refusals.reject, delivery))
         for first in range(0, len(items), PIECE):
             some = items[first : first + PIECE]
             weight = sum(BYTE_WEIGHT * len(item.payload) + ITEM_WEIGHT for item in some)

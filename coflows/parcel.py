@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from coflows.broker.base import Delivery
 
@@ -11,8 +12,10 @@ class Parcel:
     """A delivery with one message or many: acknowledged when all of them are done, given back if one is to come
     again, else rejected if one cannot be read. Thread-safe."""
 
-    def __init__(self, delivery: Delivery, count: int) -> None:
+    def __init__(self, delivery: Delivery, count: int, reject: Callable[[str], None] | None = None) -> None:
+        """``reject`` does so, for a reason, instead of the delivery itself."""
         self.delivery = delivery
+        self._reject = reject or delivery.reject
         self._left = count
         self._again = False
         self._reason: str | None = None
@@ -37,6 +40,6 @@ class Parcel:
         if self._again:
             self.delivery.requeue()
         elif self._reason is not None:
-            self.delivery.reject(self._reason)
+            self._reject(self._reason)
         else:
             self.delivery.ack()

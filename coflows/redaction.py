@@ -8,6 +8,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
+from coflows.shown import printable
+
 SHORTEST = 8
 """Characters; shorter values are found everywhere, and are looked for nowhere."""
 LONG_LINE = 24
@@ -55,7 +57,8 @@ NOTHING = Redactor({})
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats as another one does, without the secrets: whoever logs, and also in tracebacks."""
+    """Formats as another one does, without the secrets: whoever logs, and also in tracebacks. What others wrote, flows'
+    errors included, commands no terminal, and begins no line: all but a record's first are indented."""
 
     def __init__(self, redactor: Redactor, inner: logging.Formatter) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line or lines of a record."""
-        return self._redactor.clean(self._inner.format(record))
+        return printable(self._redactor.clean(self._inner.format(record))).replace("\n", "\n    ")
 
 
 def redact_logs(redactor: Redactor) -> None:

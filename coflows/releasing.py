@@ -12,6 +12,7 @@ from coflows.codec.wire import encode
 from coflows.endpoints import find_endpoint
 from coflows.errors import CallTimeoutError, InstanceNotFoundError, UnknownUserError
 from coflows.instances import find_instance, instance_keys, tombstones
+from coflows.marks import Marks
 from coflows.model.address import InstanceAddress
 from coflows.model.failure import Failure
 from coflows.model.layout import released_key
@@ -117,12 +118,14 @@ def ask_release(cl: Client, user_id: str, flow_ids: list[str], withdrawn: str | 
     return cl.session.request(door_queue(user_id).name, user_id, release.request_id, release, unroutable=unknown)
 
 
-def handle_release(cl: Client, sender: str, release: Release, until: int) -> list[PendingReply]:
+def handle_release(cl: Client, sender: str, release: Release, until: int, marks: Marks) -> list[PendingReply]:
     """Do what another user asks; only to instances that he mounted. ``until`` is how long what he asks is valid, and
     so, about, how long a request was that he made before."""
+    may_mark = sender == cl.user_id or marks.may_leave(sender, 1 if release.withdrawn else len(release.flow_ids))
     if release.withdrawn is None:
-        return release_trees(cl, release.flow_ids, sender, until=until)
-    cl.store.commit({released_key(sender, release.withdrawn): encode({"at": time.time(), "until": until})})
+        return release_trees(cl, release.flow_ids, sender, until=until, final=may_mark)
+    if may_mark:
+        cl.store.commit({released_key(sender, release.withdrawn): encode({"at": time.time(), "until": until})})
     return release_trees(cl, release.flow_ids, sender, final=False)  # The request mounts nothing more anyway.
 
 

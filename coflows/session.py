@@ -92,11 +92,14 @@ class Session:
         max_message_bytes: int,
         ttl: float,
         envelope_version: int = PARCEL,
+        has_begun: Callable[[str, str], bool] = lambda _flow_id, _message_id: False,
     ) -> None:
+        """``has_begun``: whether this user works, or has worked, on the message of an instance."""
         self.id = new_message_id()
         self.user_id = identity.user_id
         self._identity = identity
         self._keyring = keyring
+        self._has_begun = has_begun
         self._broker = broker
         self._max_bytes = max_message_bytes
         self._max_envelope = max(max_message_bytes, 2 * MAX_BYTES) + ENVELOPE_ALLOWANCE + 1024 * ITEM_ALLOWANCE
@@ -171,7 +174,7 @@ class Session:
         try:
             return open_envelope(self._identity, body, time.time(), self._max_envelope, self._keyring)
         except KeyRetiredError:
-            opened = open_retired(self._identity, body, self._keyring)
+            opened = open_retired(self._identity, body, time.time(), self._keyring)
             if opened is not None:
                 self._tell_keys(opened)
             raise
@@ -181,6 +184,9 @@ class Session:
             try:
                 value = self.read(opened.sender, item).value
                 for news in news_for(opened.sender, item.message_id, value):
+                    # Who comes with it may be somebody who has kept it; what was begun is answered by itself.
+                    if isinstance(news.payload, Call) and self._has_begun(value["flow_id"], item.message_id):
+                        continue
                     self.send(news.queue, opened.sender, new_message_id(), news.payload)
             except CoflowsError as error:
                 logger.info("A sender was not told of the new key: %s", error)

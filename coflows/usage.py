@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -25,6 +26,8 @@ STEP = 16 * 2**10
 """Bytes in whole steps of which the growth of a state is recorded: most turns change nothing that counts."""
 FRESH, FRESH_ENOUGH = 5.0, 0.5
 """Seconds that a sum is relied on, and for which somebody is refused before it is made again."""
+MAX_SUMS = 10_000
+"""Users whose sums are remembered."""
 RETRY = 60.0
 """Seconds after which one who has too much is to ask again: he is to give something back."""
 
@@ -54,7 +57,7 @@ class Usage:
         self._store = store
         self._quota = quota
         self._quotas = EndpointQuotas(store, quota)
-        self._sums: dict[str, _Sum] = {}
+        self._sums: OrderedDict[str, _Sum] = OrderedDict()
         self._pending: dict[str, list[Amount]] = {}
         self._lock = threading.Lock()
 
@@ -117,7 +120,10 @@ class Usage:
     def _sum(self, user_id: str, fresh: float) -> _Sum:
         found, now = self._sums.get(user_id), time.monotonic()
         if found is None or now - found.at > fresh:
+            self._sums.pop(user_id, None)
             found = self._sums[user_id] = _Sum(now)
+            if len(self._sums) > MAX_SUMS:  # Whoever is forgotten is added up again.
+                self._sums.popitem(last=False)
             prefix = usage_prefix(user_id)
             for entry in all_entries(self._store, prefix):
                 endpoint = entry.key[len(prefix) :].split(":")[0]

@@ -17,6 +17,7 @@ from typing import Any
 from coflows.broker.base import QueueSpec
 from coflows.broker.embedded_topology import Claim, Subscriber, Topology
 from coflows.errors import BrokerUnavailableError, QueueMismatchError, UnroutableError
+from coflows.ownership import check_owner
 
 _SCHEMA_VERSION = 1
 _SCHEMA = f"""
@@ -55,6 +56,7 @@ class BrokerFile:
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600)
+        check_owner(path)
         self.connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         self.connection.execute("PRAGMA journal_mode=WAL")
         # A commit is seen at once; what must be on disk, somebody waits for (see WriteAheadLog).

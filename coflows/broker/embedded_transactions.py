@@ -20,6 +20,7 @@ from coflows.broker.embedded_file import BrokerFile
 from coflows.broker.embedded_log import WriteAheadLog
 from coflows.doorbell import Doorbell
 from coflows.errors import BrokerError, BrokerUnavailableError, CoflowsError
+from coflows.ownership import check_owner
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Transactions:
         """Who holds it uses the file, and what is described as belonging to him."""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_owner(directory)
             self._lock_file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with self._file_lock():
                 self.file = BrokerFile(directory / "broker.db")

@@ -11,6 +11,7 @@ from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
 from coflows.errors import CoflowsError, NameInvalidError, RemoteFlowError
+from coflows.shown import printable
 
 if TYPE_CHECKING:
     from coflows.client import Client
@@ -83,9 +84,9 @@ class Options:
             print(json.dumps(value, default=str))
         elif text is not None:
             if text:
-                print(text)
+                print(printable(text))
         else:
-            print(value if isinstance(value, str) else json.dumps(value, indent=2, default=str))
+            print(printable(value) if isinstance(value, str) else json.dumps(value, indent=2, default=str))
 
     def fail(self, error: CoflowsError) -> int:
         """Print an error for a person, or as JSON; with the traceback of a flow of his own. Gives the exit code."""
@@ -97,13 +98,8 @@ class Options:
             print(json.dumps({"error": fields}), file=sys.stderr)
         else:
             if self.verbose and trace is not None:
-                print(trace.rstrip(), file=sys.stderr)
+                print(printable(trace.rstrip()), file=sys.stderr)
             print(f"coflows: {printable(error.message)}", file=sys.stderr)
             if error.hint:
                 print(f"         {printable(error.hint)}", file=sys.stderr)
         return error.exit_code
-
-
-def printable(text: str) -> str:
-    """What others wrote does not command the terminal; lines stay lines."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)

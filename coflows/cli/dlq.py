@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import typer
 
-from coflows.cli.context import Options, printable
+from coflows.cli.context import Options
+from coflows.shown import in_one_line
 
 LETTER = typer.Argument(help="The id that `coflows dlq list` shows.")
 
@@ -26,10 +27,11 @@ def add_to(app: typer.Typer) -> None:
         with options.client() as cl:
             letters = list_dead_letters(cl)
         lines = [
-            f"{one.id}  {time.strftime('%F %T', time.localtime(one.at))}  {one.size:>8} B  {one.queue}  {one.reason}"
+            f"{one.id}  {time.strftime('%F %T', time.localtime(one.at))}  {one.size:>8} B  "
+            + in_one_line(f"{one.queue}  {one.reason}")
             for one in letters
         ]
-        options.show([asdict(one) for one in letters], printable("\n".join(lines)) or "There are no dead letters.")
+        options.show([asdict(one) for one in letters], "\n".join(lines) or "There are no dead letters.")
 
     @group.command()
     def show(ctx: typer.Context, letter: str = LETTER) -> None:

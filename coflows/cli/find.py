@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from coflows.cli.context import Options, printable
+from coflows.cli.context import Options
+from coflows.shown import printable
 
 REGISTRY = typer.Option(None, "--registry", help="URL of a registry to ask (or COFLOWS_REGISTRIES); can be repeated.")
 

@@ -12,6 +12,7 @@ import typer
 from coflows.cli.access import RULE, rule_of
 from coflows.cli.context import Options
 from coflows.errors import CallTimeoutError, ConfigurationError, NameInvalidError
+from coflows.shown import as_json
 
 if TYPE_CHECKING:
     from coflows.proxy import FlowProxy
@@ -174,7 +175,7 @@ def call(
                     print(flow.get_instance_id(), file=sys.stderr)
                 else:
                     release_flow_instance(cl, flow, timeout=timeout)
-        options.show(reply, json.dumps(reply, default=str, ensure_ascii=False))
+        options.show(reply, as_json(reply))
 
 
 def _is_instance(name: str) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from coflows.cli.context import Options, printable
+from coflows.cli.context import Options
+from coflows.shown import printable
 
 if TYPE_CHECKING:
     from coflows.registry import Registry

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from coflows.broker.topology import dispatch_queue
-from coflows.dispatch.timers import Fired, place_of, review
+from coflows.dispatch.timers import Fired, is_due, place_of, review
 from coflows.errors import CoflowsError, ConflictError
 from coflows.model.calls import Call
 from coflows.model.layout import due_prefix
@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds after which it looks for timers that another worker has set, and may not be there to fire."""
-PAGE = 256
+PAGE, PAGES = 256, 16
+"""Timers that are read at once, and how often in one look: where more are due, the next look goes on."""
 
 
 class Clock:
@@ -31,6 +32,8 @@ class Clock:
         self._store = store
         self._point = dispatch_point
         self._next = 0.0
+        self._place: str | None = None
+        """Where the next look goes on; None: at the first timer."""
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="coflows-clock", daemon=True)
@@ -67,14 +70,23 @@ class Clock:
                 self.expect(found)
 
     def _look(self) -> float | None:
-        now = time.time()
-        entries = {entry.key: entry for entry in self._store.scan(due_prefix(self._point), limit=PAGE)}
-        found = review(((key, Fired.decode(entry.value)) for key, entry in entries.items()), now)
-        for key in found.fire:
-            self._fire(entries[key], now)
-        if len(entries) == PAGE and len(found.fire) == PAGE:
-            return now
-        return found.next
+        """Fire what is due. Timers whose instances do not come to work them off stay at the front; those behind them
+        fire all the same."""
+        now, times, fired = time.time(), list[float](), False
+        for _ in range(PAGES):
+            page = self._store.scan(due_prefix(self._point), start=self._place, limit=PAGE)
+            entries = {entry.key: entry for entry in page}
+            found = review(((key, Fired.decode(entry.value)) for key, entry in entries.items()), now)
+            for key in found.fire:
+                self._fire(entries[key], now)
+            fired = fired or bool(found.fire)
+            if found.next is not None:
+                times.append(found.next)
+            if len(page) < PAGE or not is_due(page[-1].key, now):
+                self._place = None
+                return min(times, default=None)
+            self._place = f"{page[-1].key}\x01"
+        return now if fired else None
 
     def _fire(self, entry: Entry, now: float) -> None:
         place = place_of(entry.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -16,8 +17,9 @@ from coflows.dispatch.parking import Parked, ParkingLot, review
 from coflows.dispatch.work import Work
 from coflows.errors import CoflowsError, ConflictError, StoreError
 from coflows.model.calls import Call
+from coflows.quotas.accounts import Account
 from coflows.session import Incoming
-from coflows.store.base import Entry, Store
+from coflows.store.base import Store
 
 if TYPE_CHECKING:
     from coflows.dispatch.runner import Runner
@@ -40,6 +42,8 @@ class Custody:
         self._runner = runner
         self._after = after
         self._mine: dict[str, Job] = {}
+        self._others: dict[str, Parked] = {}
+        """What other workers have parked, by key, less the payloads: those may be large."""
         self._held: set[str] = set()
         self._changed = threading.Condition()
 
@@ -47,7 +51,7 @@ class Custody:
         """To be called about once a second, with what is being worked off."""
         overdue = time.monotonic() - self._after
         try:
-            late = [work for work in works if work.job is not None and work.since < overdue]
+            late = self._fitting([work for work in works if work.job is not None and work.since < overdue])
             for first in range(0, len(late), AT_ONCE):
                 self._park(late[first : first + AT_ONCE])
             self._look_after_others()
@@ -92,6 +96,24 @@ class Custody:
             return self._changed.wait_for(lambda: not self._mine, seconds)
 
     # -- own ones ----------------------------------------------------------------------------------------------
+
+    def _fitting(self, works: Iterable[Work]) -> list[Work]:
+        """Those of the works whose messages are to be parked. Of one sender's as many as may be in hand; what is beyond
+        that stays with the broker, and counts among what is taken of its queue."""
+        with self._changed:
+            mine = list(self._mine.values())
+        kept: Counter[Account | None] = Counter()
+        for one in mine:
+            kept[one.account] += one.incoming.weight
+        fitting: list[Work] = []
+        for work in works:
+            if (job := work.job) is None or job.parked is not None:
+                continue
+            account, weight = job.account, job.incoming.weight
+            if account is None or not kept[account] or kept[account] + weight <= account.room:
+                kept[account] += weight
+                fitting.append(work)
+        return fitting
 
     def _park(self, works: list[Work]) -> None:
         """Park what is being worked on there, in one commit; one by one when it is refused."""
@@ -144,10 +166,15 @@ class Custody:
     # -- those of others ---------------------------------------------------------------------------------------
 
     def _look_after_others(self) -> None:
-        entries = {entry.key: entry for entry in self.lot.entries()}
-        parked = [(key, Parked.decode(entry.value)) for key, entry in entries.items()]
-        foreign = any(one.worker != self.lot.worker for _, one in parked)
-        found = review(parked, self.lot.worker, alive_workers(self._store, self._point) if foreign else ())
+        with self._changed:
+            mine = set(self._mine)
+        known, self._others = self._others, {}
+        for key in self.lot.all_keys():
+            one = None if key in mine else known.get(key) or self.lot.read(key)
+            if one is not None and one.worker != self.lot.worker:
+                self._others[key] = one
+        alive = alive_workers(self._store, self._point) if self._others else ()
+        found = review(self._others.items(), self.lot.worker, alive)
         with self._changed:
             free = self._held - found.held
             held = found.held - self._held
@@ -157,11 +184,11 @@ class Custody:
         for flow_id in free:
             self._runner.let_loose(flow_id)
         for key in found.adopt:
-            self._adopt(entries[key])
+            self._adopt(key, self._others.pop(key))
 
-    def _adopt(self, entry: Entry) -> None:
+    def _adopt(self, key: str, left: Parked) -> None:
         try:
-            message, claim = self.lot.adopt(entry)
+            message, claim = self.lot.adopt(key, left.worker)
         except ConflictError:
             return
         logger.warning("The worker of message %s is gone; it is worked on here.", message.message_id)
@@ -169,7 +196,7 @@ class Custody:
             value = decode(message.payload, max_bytes=len(message.payload))
             call = Call.from_dict(value)
         except CoflowsError as error:
-            logger.error("Parked message %s cannot be read, and stays: %s", entry.key, error)
+            logger.error("Parked message %s cannot be read, and stays: %s", key, error)
             return
         job = Job(
             None,

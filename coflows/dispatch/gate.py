@@ -13,14 +13,15 @@ from coflows.client import Client
 from coflows.codec.wire import encode
 from coflows.dispatch.job import Job
 from coflows.dispatch.loader import Loader
+from coflows.dispatch.records import TurnRecord
 from coflows.endpoints import read
-from coflows.errors import ConflictError, InstanceNotFoundError
+from coflows.errors import AccessDeniedError, ConflictError, InstanceNotFoundError
 from coflows.granting import Account
 from coflows.instances import Instance, no_such_instance
 from coflows.model.layout import call_key, charged_key, done_key, granted_key
 from coflows.model.names import LOCAL
 from coflows.policies import PolicyInForce
-from coflows.store.base import ABSENT
+from coflows.store.base import ABSENT, Entry
 
 CACHE_SIZE = 10_000
 
@@ -94,9 +95,12 @@ class Gate:
             while True:
                 account = Account(self._cl.store, [grant], [mark, done])
                 if mark in account.found or done in account.found:
+                    check_paid_by(
+                        incoming.sender, incoming.message_id, account.found.get(mark), account.found.get(done)
+                    )
                     break
                 account.pay(grant, Spent(calls=1, bytes=len(incoming.data)))
-                record = encode({"at": time.time(), "until": incoming.until})
+                record = encode({"at": time.time(), "until": incoming.until, "by": incoming.sender})
                 conditions = {**account.conditions, mark: ABSENT, done: ABSENT}
                 try:
                     self._cl.store.commit({**account.writes, mark: record}, conditions=conditions)
@@ -141,6 +145,17 @@ class Gate:
                 if len(self._read) > CACHE_SIZE:
                     self._read.popitem(last=False)
         return known
+
+
+def check_paid_by(sender: str, message_id: str, mark: Entry | None, done: Entry | None) -> None:
+    """Nobody has his turn on what another one has paid for a message with the same id."""
+    record = None if done is None else TurnRecord.decode(done.value)
+    if record is not None:
+        paid = record.is_of(message_id, sender)
+    else:
+        paid = mark is None or read(mark.value).get("by", sender) == sender
+    if not paid:
+        raise AccessDeniedError("Somebody else's message has this id.", hint="Send it under another one.")
 
 
 def _is_mounted_for(sender: str, instance: Instance) -> bool:

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 Payload = Call | Recall | Cancel | Replay
 MAX_TURNED_AWAY = 10_000
 """Streams of strangers that are remembered."""
+SPARE = 1_000
+"""Instances that are remembered though no stream of theirs is: callers may mount and delete for ever."""
 
 
 class Intake:
@@ -69,6 +71,7 @@ class Intake:
         self._in_hand = InHand()
         self._sequencer: Sequencer[Job] = Sequencer()
         self._flows: dict[int, set[str]] = {}
+        """Of each partition, the instances with streams."""
         self._parked: dict[tuple[str, str], int] = {}
         """The highest number of each stream that is parked."""
         self._turned_away: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -145,6 +148,10 @@ class Intake:
         with self._letting:
             with self._taking:
                 ready = self._sequencer.expire(now)
+                if sum(map(len, self._flows.values())) > len(self._sequencer) + SPARE:
+                    known = self._sequencer.instances()
+                    for flows in self._flows.values():
+                        flows &= known
             for job in ready:
                 logger.warning("An earlier message than %s never came; going on without it.", job.incoming.message_id)
             self._let_in(ready)

@@ -101,15 +101,28 @@ class ParkingLot:
         version = self._store.commit(writes, conditions=conditions)
         return [Claim(key, version) for key in writes]
 
-    def adopt(self, entry: Entry) -> tuple[Parked, Claim]:
-        """Take a message over. Raises ConflictError when it is gone or another worker was first."""
-        mine = Parked.decode(entry.value)._replace(worker=self.worker)
+    def adopt(self, key: str, worker: str) -> tuple[Parked, Claim]:
+        """Take a message over that ``worker`` had. Raises ConflictError when it is gone or another worker was first."""
+        entry = self._store.get(key)
+        found = None if entry is None else Parked.decode(entry.value)
+        if entry is None or found is None or found.worker != worker:
+            raise ConflictError(f"Message {key} is not {worker}'s any more.", keys=(key,))
+        mine = found._replace(worker=self.worker)
         version = self._store.commit({entry.key: mine.encode()}, conditions={entry.key: entry.version})
         return mine, Claim(entry.key, version)
 
-    def entries(self, partition: int | None = None) -> list[Entry]:
-        """The records of one partition, or all."""
+    def entries(self, partition: int) -> list[Entry]:
+        """The records of one partition."""
         return self._store.scan(parked_prefix(self._point, partition))
+
+    def all_keys(self) -> list[str]:
+        """The keys of all."""
+        return self._store.keys(parked_prefix(self._point))
+
+    def read(self, key: str) -> Parked | None:
+        """A parked message without its payload, None when there is none."""
+        entry = self._store.get(key)
+        return None if entry is None else Parked.decode(entry.value)._replace(payload=b"")
 
     def key(self, job_key: tuple[str, str, str], partition: int | None) -> str:
         """The key of a message, given sender, instance and id."""

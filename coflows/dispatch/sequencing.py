@@ -53,6 +53,13 @@ class Sequencer(Generic[Job]):
         """Those in which something is early."""
         self._early = self._bytes = 0
 
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def instances(self) -> set[str]:
+        """Those whose streams are remembered."""
+        return {flow_id for flow_id, _ in self._streams}
+
     def knows(self, key: Key) -> bool:
         """Whether the stream was begun."""
         return key in self._streams

@@ -107,6 +107,12 @@ def review(timers: Iterable[tuple[str, Fired]], now: float) -> Review:
     return Review(tuple(fire), min(times, default=None))
 
 
+def is_due(key: str, now: float) -> bool:
+    """Whether the time of a timer has come; also of a key that is malformed, behind which others may be."""
+    place = place_of(key)
+    return place is None or place.due <= now
+
+
 def is_timer(call: Call, sender: str, own: str) -> bool:
     """Whether a message is one of an instance to itself, as only a timer sends it."""
     return sender == own and call.src_flow_id == call.flow_id and call.answers is None and call.reply is None

@@ -32,6 +32,7 @@ endpoints are remembered."""
 NOBODY = {"mode": "no_reply"}
 TEXTS = {
     "messages": "{limit} messages of yours are in hand at this worker, as many as it takes of one user",
+    "in_hand": "Your messages in hand at this worker take {limit:,.0f} bytes of memory, as much as it has for one user",
     "bytes_per_second": "Your messages have more than {limit:,.0f} bytes per second",
 }
 Answer = Sequence[Outgoing]
@@ -76,18 +77,19 @@ class Turnstile:
 
     def leave(self, jobs: Iterable[Job]) -> None:
         """The jobs are over, or given back."""
-        left = []
+        left, weights = [], []
         for job in jobs:
             account, job.account = job.account, None
             if account is not None:
                 left.append(account)
+                weights.append(job.incoming.weight)
         if left:
-            self._accounts.leave(left)
+            self._accounts.leave(left, weights)
 
     def keep_in_hand(self, job: Job) -> Callable[[], None]:
         """The job is over, but not what it takes: call what this gives when that is over too."""
         account, job.account = job.account, None
-        return partial(self._accounts.leave, () if account is None else (account,))
+        return partial(self._accounts.leave, () if account is None else (account,), (job.incoming.weight,))
 
     def adopt(self, job: Job) -> None:
         """A message that was in hand at another worker."""
@@ -143,7 +145,7 @@ class Turnstile:
         job.caller = job.incoming.sender
         job.account, job.quota = self._account(job, time.monotonic())
         with self._accounts.lock:
-            job.account.admit(0, 0.0, always=True, paid=True)
+            job.account.admit(0, 0.0, always=True, paid=True, weight=job.incoming.weight)
 
     def _ask(self, job: Job, now: float, known: dict[tuple[str, str], tuple[Account, Quota]]) -> Answer | None:
         """None once it is let in, and counts; else the answer. What nobody could be told of is always let in."""
@@ -165,7 +167,7 @@ class Turnstile:
         with self._accounts.lock:
             if job.done is not None and not job.again and account.owes(now):
                 return ()  # It was answered, and he asks again.
-            excess = account.admit(len(incoming.data), now, always=not told, paid=job.again)
+            excess = account.admit(len(incoming.data), now, always=not told, paid=job.again, weight=incoming.weight)
         if excess is None:
             job.account, job.quota = account, quota
             return None

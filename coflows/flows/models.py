@@ -101,10 +101,9 @@ def _checked(model: type[BaseModel], data: Mapping[str, Any], kind: type[Coflows
 
 def _problems(error: ValidationError) -> str:
     """The first fields that are wrong, without their values: those may be secret, long, or meant for a terminal."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = []
-    for one in found[:MAX_PROBLEMS]:
-        place = ".".join(str(part)[:80] for part in one["loc"][:8])
-        shown.append(f"{repr(place[:200])[1:-1] or 'the whole'}: {one['msg'][:200]}")
+    from coflows.model.closed import problems
+
+    found = problems(error)
+    shown = [f"{place or 'the whole'}: {what}" for place, what, _ in found[:MAX_PROBLEMS]]
     more = f"; and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
     return "; ".join(shown) + more

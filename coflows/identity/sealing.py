@@ -149,15 +149,15 @@ def open_envelope(
     return Opened(sender, expiry, _items(plaintext))
 
 
-def open_retired(identity: Identity, data: bytes, keyring: Keyring) -> Opened | None:
-    """What was sealed with or for a key that counts no more, when it can still be opened: to tell its sender, and for
-    nothing else, since it may be from anybody that has stolen the key."""
+def open_retired(identity: Identity, data: bytes, now: float, keyring: Keyring) -> Opened | None:
+    """What was sealed with or for a key that counts no more, when it can still be opened and is valid: to tell its
+    sender, and for nothing else, since it may be from anybody that has stolen the key."""
     try:
         header, nonce, sealed = _parts(data)
         sender_key, _, message_id, expiry, certificate, epoch = _fields(header)
         sender = encode_user_id(sender_key)
         key = keyring.retired_key(sender, certificate, epoch)
-        if key is None:
+        if key is None or expiry < now:
             return None
         plaintext = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, key)
         items = _items(plaintext) if message_id is None else (Item(message_id.hex(), plaintext),)

@@ -69,6 +69,7 @@ GRANTS = "grants:"
 GRANTED = "granted:"
 SPENT = "spent:"
 CHARGED = "charged:"
+PARKED = "parked:"
 KEYRING = "keyring"
 PEER_KEYS = "peer_keys:"
 PEERS_CHANGED = "peer_keys_changed"
@@ -196,12 +197,12 @@ def attempts_key(flow_id: str, message_id: str) -> str:
 
 def parked_prefix(dispatch_point: str, partition: int | None = None) -> str:
     """What the parked messages of a dispatch point, or of one of its partitions, begin with."""
-    return f"parked:{dispatch_point}:" if partition is None else f"parked:{dispatch_point}:{partition}:"
+    return f"{PARKED}{dispatch_point}:" if partition is None else f"{PARKED}{dispatch_point}:{partition}:"
 
 
 def parked_key(dispatch_point: str, partition: int | None, flow_id: str, message_id: str) -> str:
     """A parked message; without a partition one of the parallel queue."""
-    return f"parked:{dispatch_point}:{'parallel' if partition is None else partition}:{flow_id}:{message_id}"
+    return f"{PARKED}{dispatch_point}:{'parallel' if partition is None else partition}:{flow_id}:{message_id}"
 
 
 def parked_cancel_key(key: str) -> str:

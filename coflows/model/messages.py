@@ -26,7 +26,7 @@ def check_moment(value: object) -> float:
     """Return ``value`` when it is a time of the calendar, else raise SerializationError: flows reckon with it."""
     if type(value) is float and 0.0 <= value < LATEST:
         return value
-    raise SerializationError(f"{str(value)[:80]} is no time in seconds since the epoch.")
+    raise SerializationError(f"{str(value)[:80]!r} is no time in seconds since the epoch.")
 
 
 class ReplyMode(StrEnum):
@@ -80,7 +80,7 @@ class ReplyAddress:
             raise SerializationError(f"Reply address has the mode {str(mode)[:80]!r}.")
         partition = value.get("partition")
         if partition is not None and not (type(partition) is int and 0 <= partition < 4096):
-            raise SerializationError(f"Reply address has partition {str(partition)[:80]}.")
+            raise SerializationError(f"Reply address has partition {str(partition)[:80]!r}.")
         return cls(
             ReplyMode.PUSH,
             user_id,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from coflows.errors import SerializationError
+from coflows.model.closed import NAMED, Closed, at_most, problems
 from coflows.model.names import (
     check_dispatch_point,
     check_endpoint,
@@ -36,7 +37,7 @@ Point = Annotated[str, AfterValidator(check_dispatch_point)]
 SubflowKey = Annotated[str, AfterValidator(check_subflow_key)]
 
 
-class Payload(BaseModel):
+class Payload(Closed):
     """Base of all payloads: strict, closed and immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
@@ -75,8 +76,8 @@ class FetchItem(Payload):
 
     key: SubflowKey
     flow_endpoint: Endpoint
-    config_overrides: dict[str, Any] = Field(default_factory=dict)
-    initial_state: dict[str, Any] | None = None
+    config_overrides: Annotated[dict[str, Any], NAMED] = Field(default_factory=dict)
+    initial_state: Annotated[dict[str, Any] | None, NAMED] = None
     dispatch_point_override: Point | None = None
 
 
@@ -99,7 +100,9 @@ class Fetch(Payload):
     chain: list[ChainLink] = Field(default_factory=list, max_length=MAX_DEPTH + 1)
     deadline: float
     keep_by: float | None = None
-    grants: dict[SubflowKey, Annotated[str, Field(max_length=MAX_GRANT)]] = Field(default_factory=dict)
+    grants: Annotated[dict[SubflowKey, Annotated[str, Field(max_length=MAX_GRANT)]], at_most(MAX_FAN_OUT)] = Field(
+        default_factory=dict
+    )
     root: UserId | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,14 +145,8 @@ def read_payload(adapter: TypeAdapter[PayloadT], value: object) -> PayloadT:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise SerializationError(f"Payload is malformed at {_shown(first['loc'])}: {first['msg']}.") from error
-
-
-def _shown(place: tuple[int | str, ...]) -> str:
-    """Where it is, for a text that goes into logs: the names may be anything."""
-    text = ".".join(str(part)[:80] for part in place[:8])
-    return repr(text[:200])[1:-1] or "the top"
+        where, what, _ = problems(error)[0]
+        raise SerializationError(f"Payload is malformed at {where or 'the top'}: {what}.") from error
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Hashable, Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 from coflows.quotas.bucket import TokenBucket
@@ -26,10 +27,10 @@ class Excess(NamedTuple):
 class Account:
     """Of one caller; its changes are for the holder of the accounts' lock."""
 
-    __slots__ = ("_bucket", "_limit", "_rate", "in_hand", "quota", "used")
+    __slots__ = ("_bucket", "_limit", "_rate", "held", "in_hand", "quota", "room", "used")
 
     def __init__(self, quota: Quota, now: float) -> None:
-        self.in_hand = 0
+        self.in_hand = self.held = 0
         self._bucket = TokenBucket(quota.burst, now)
         self.use(quota, now)
 
@@ -38,12 +39,17 @@ class Account:
         self.quota, self.used = quota, now
         self._limit = math.inf if quota.messages is None else quota.messages
         self._rate = quota.bytes_per_second
+        self.room = quota.in_hand
 
-    def admit(self, size: int, now: float, *, always: bool = False, paid: bool = False) -> Excess | None:
-        """One more message of ``size`` bytes, until ``Accounts.leave``; or why not. ``always``: it is let in, and
-        counts; ``paid``: its bytes have been counted before."""
+    def admit(
+        self, size: int, now: float, *, always: bool = False, paid: bool = False, weight: int = 0
+    ) -> Excess | None:
+        """One more message of ``size`` bytes, ``weight`` of memory, until ``Accounts.leave``; or why not. ``always``:
+        it is let in, and counts; ``paid``: its bytes have been counted before."""
         if self.in_hand >= self._limit and not always:
             return Excess("messages", RETRY)
+        if self.held and self.held + weight > self.room and not always:
+            return Excess("in_hand", RETRY)
         rate = self._rate
         if rate is not None and not paid:
             if always:
@@ -51,6 +57,7 @@ class Account:
             elif (wait := self._bucket.take(size, rate, self.quota.burst, now)) > 0.0:
                 return Excess("bytes_per_second", wait)
         self.in_hand += 1
+        self.held += weight
         return None
 
     def charge(self, size: int) -> None:
@@ -87,11 +94,12 @@ class Accounts:
             account.use(quota, now)
         return account
 
-    def leave(self, accounts: Iterable[Account]) -> None:
-        """A message of each is over, that was admitted."""
+    def leave(self, accounts: Iterable[Account], weights: Iterable[int] = repeat(0)) -> None:
+        """A message of each is over, that was admitted with this weight."""
         with self.lock:
-            for account in accounts:
+            for account, weight in zip(accounts, weights):  # noqa: B905 (there may be weights without end)
                 account.in_hand -= 1
+                account.held -= weight
 
     def sweep(self, now: float) -> None:
         """Forget those that say nothing."""

@@ -11,6 +11,7 @@ from coflows.errors import ConfigurationError
 
 BURST = 4.0
 """Seconds whose bytes a caller may send at once."""
+LEAST_IN_HAND = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Quota:
         if unknown:
             raise ConfigurationError(f"A quota has no {unknown[0]!r}.", hint=f"It has: {', '.join(known)}.")
         return type(self)(**{**known, **limits})
+
+    @property
+    def in_hand(self) -> float:
+        """Bytes of memory that messages in hand at one worker may take."""
+        return max(2 * self.burst, LEAST_IN_HAND)
 
     @property
     def burst(self) -> float:

@@ -16,12 +16,15 @@ import httpx
 
 from coflows.errors import AddressRefusedError, RegistryError, RegistryRefusedError, RegistryUnavailableError
 from coflows.model.hosts import is_loopback
-from coflows.registry.entry import in_one_line
+from coflows.registry.measuring import elements
 from coflows.registry.resolving import Resolver
 from coflows.registry.timed import Deadline, TimedNetwork
 from coflows.registry.urls import REACHES, check_url, is_address, may_dial
+from coflows.shown import in_one_line
 
 MAX_ANSWER = 64 * 2**20
+MAX_ELEMENTS = 2_000_000
+"""Of an answer's JSON: each is up to 70 bytes of memory."""
 CONNECT_SECONDS = 5.0
 RESOLVE_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 2.0
@@ -134,11 +137,12 @@ class Dialer:
                 "timeout": {"connect": min(self._timeout, CONNECT_SECONDS), "pool": self._timeout},
             },
         ) as response:
-            parts, size = [], 0
+            parts, size, found = [], 0, 0
             for part in response.iter_stream():
                 parts.append(part)
                 size += len(part)
-                if size > self._most:
+                found += elements(part)
+                if size > self._most or found > MAX_ELEMENTS:
                     raise RegistryUnavailableError(f"{headers['host']} answers without end.")
             return response.status, b"".join(parts)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from coflows.errors import NameInvalidError, SerializationError
+from coflows.model.closed import Closed, problems
 from coflows.model.names import check_endpoint
 from coflows.registry.signed import canonical
+from coflows.shown import in_one_line
 
 MAX_ENTRY_BYTES = 32 * 1024
 MAX_TAGS = 32
@@ -20,7 +22,7 @@ Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[
 Link = Annotated[str, StringConstraints(max_length=1000, pattern=r"^(https?://[^\s\x00-\x1f\x7f]+)?$")]
 
 
-class FlowEntry(BaseModel):
+class FlowEntry(Closed):
     """A flow that a node offers. ``key`` is its own among those of its node. ``url`` is "" where there is no page but
     the node's; ``flow_endpoint`` is None for a flow that is only described."""
 
@@ -87,16 +89,9 @@ def flow_id(user_id: str, node_url: str, key: str) -> str:
 def first_problem(error: Exception) -> str:
     """Where and what, in one line."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        known = first["type"] != "extra_forbidden"
-        return in_one_line(f"{where}: {first['msg']}" if known else f"{where} is not known")
+        where, what, kind = problems(error)[0]
+        return f"{where or 'it'} is not known" if kind == "extra_forbidden" else f"{where or 'it'}: {what}"
     return in_one_line(str(error).rstrip("."))
-
-
-def in_one_line(text: str, most: int = 500) -> str:
-    """What others wrote, for a log or a terminal: it commands neither, and makes no line of its own."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:most])
 
 
 def page_of(node_url: str, flow_id: str) -> str:

@@ -11,12 +11,16 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coflows.model.hosts import is_loopback
+from coflows.registry.measuring import elements
 from coflows.registry.patience import BODY_SECONDS
+
+MAX_ELEMENTS = 500_000
+"""Of a body's JSON: more than a page that is as large as may be has."""
 
 
 class BodyLimit:
-    """Around an application: answers 413 to bodies over ``most`` bytes, 408 to those that take longer than
-    BODY_SECONDS."""
+    """Around an application: answers 413 to bodies over ``most`` bytes or MAX_ELEMENTS elements, 408 to those that take
+    longer than BODY_SECONDS."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -30,12 +34,12 @@ class BodyLimit:
         if not (told.isascii() and told.isdigit()) or int(told) > self._most:
             await self._refuse(scope, receive, send)
             return
-        size = 0
+        size = found = 0
         loop = asyncio.get_running_loop()
         late: float | None = loop.time() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal size, late
+            nonlocal size, found, late
             try:
                 async with asyncio.timeout_at(late):
                     message = await receive()
@@ -46,6 +50,9 @@ class BodyLimit:
             size += len(message.get("body", b""))
             if size > self._most:
                 raise HTTPException(413, f"At most {self._most} bytes are taken.", {"connection": "close"})
+            found += elements(message.get("body", b""))
+            if found > MAX_ELEMENTS:
+                raise HTTPException(413, f"At most {MAX_ELEMENTS} elements are taken.", {"connection": "close"})
             return message
 
         await self._app(scope, counted, send)

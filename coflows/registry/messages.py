@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import ConfigDict, StringConstraints
 
+from coflows.model.closed import Closed
 from coflows.registry.page import Cursor, LogId, Offer
 
 Url = Annotated[str, StringConstraints(max_length=500)]
 
 
-class _Message(BaseModel):
+class _Message(Closed):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

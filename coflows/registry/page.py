@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
+from coflows.model.closed import Closed, at_most
 from coflows.registry.entry import MAX_ENTRY_BYTES
 from coflows.registry.record import Digest, Number
 from coflows.registry.signed import Signed
@@ -23,7 +24,7 @@ LogId = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{16})?$")]
 EntryText = Annotated[str, StringConstraints(max_length=MAX_ENTRY_BYTES)]
 
 
-class _Part(BaseModel):
+class _Part(Closed):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -73,7 +74,7 @@ class Update(_Part):
     """A page that is given, and the texts of entries that the receiver lacks, by digest."""
 
     page: Page
-    entries: Annotated[dict[Digest, EntryText], Field(max_length=MAX_ENTRIES)] = {}
+    entries: Annotated[dict[Digest, EntryText], at_most(MAX_ENTRIES)] = {}
 
 
 class Updated(_Part):
@@ -93,4 +94,4 @@ class Wanted(_Part):
 class Entries(_Part):
     """Those of the entries that there are, by digest."""
 
-    entries: dict[str, str]
+    entries: Annotated[dict[str, str], at_most(MAX_ENTRIES)]

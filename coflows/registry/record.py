@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from coflows.errors import NameInvalidError, SerializationError
 from coflows.identity.keys import Identity
+from coflows.model.closed import Closed
 from coflows.model.names import check_user_id
 from coflows.registry.entry import Line, first_problem
 from coflows.registry.signed import Signed, canonical, parsed
@@ -26,7 +27,7 @@ def role_of(registry: bool, feed: bool) -> str:
     return NODE if not registry else REGISTRY if feed else PROVIDER
 
 
-class _Statement(BaseModel):
+class _Statement(Closed):
     """What is said of a node, by its user alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from coflows.errors import StoreError, StoreLockedError, StoreReadOnlyError, StoreUnavailableError
+from coflows.ownership import check_owner
 
 _APPLICATION_ID = 0x434F464C
 _SCHEMA_VERSION = 1
@@ -105,6 +106,9 @@ class SqliteFile:
             # Only a new file is opened here: to close one is to lose the locks that SQLite has on it in this process.
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            # What is in it is believed: states are code.
+            self._check_owner(folder)
+            self._check_owner(self.path)
         except PermissionError as error:
             raise self._read_only(folder) from error
         except OSError as error:
@@ -112,6 +116,15 @@ class SqliteFile:
                 raise self._read_only(folder) from error
             raise StoreUnavailableError(
                 f"The store file {self.path} cannot be made: {error.strerror}.", hint="Choose another place for it."
+            ) from error
+
+    def _check_owner(self, place: Path) -> None:
+        try:
+            check_owner(place)
+        except PermissionError as error:
+            raise StoreUnavailableError(
+                f"The store file {self.path} is not safe: {place}: {error.strerror}.",
+                hint="Choose a place of your own, or take others' right to write away (`chmod o-w`).",
             ) from error
 
     def _read_only(self, place: Path) -> StoreReadOnlyError:

@@ -16,7 +16,7 @@ from coflows.identity.keyring import Keyring
 from coflows.identity.keys import Identity
 from coflows.identity.sealing import Item, open_envelope, seal, seal_items
 from coflows.model.calls import Call
-from coflows.model.layout import KEYRING, PEER_KEYS, done_key
+from coflows.model.layout import KEYRING, PEER_KEYS, done_key, parked_key
 from coflows.model.messages import new_message_id
 from coflows.rotation import announce, end, learn, revoke, rotate
 from coflows.serving import get_flow_instance, serve_flow
@@ -202,3 +202,29 @@ def test_rolling_the_owners_store_back_brings_no_revoked_key_back(users: Users) 
     assert owner.keyring.own is not None and owner.keyring.own.epoch == 2
     with pytest.raises(KeyRetiredError):
         opened_by(owner, sealed(caller, owner.user_id))
+
+
+def test_a_kept_message_says_in_the_owners_name_that_it_was_refused(
+    users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delivered again after the key it is sealed for was given up, it had its owner tell a flow that waits for his
+    reply that its message was not worked off, though it was, or is; so the flow might have had it done twice."""
+    owner, caller = served(users)
+    address = get_flow_instance(caller, "tally", user_id=owner.user_id).address
+    reply = {"mode": "push", "flow_id": address.flow_id, "dispatch_point": "coflows_dispatch", "partition": 0}
+    payload = encode(Call(address.flow_id, {}, time.time(), reply=reply).to_dict())
+
+    def kept(message_id: str, valid: int = 60) -> bytes:
+        item = Item(message_id, payload)
+        return seal_items(caller.identity, owner.user_id, int(time.time()) + valid, [item])
+
+    ids = [new_message_id() for _ in range(4)]
+    bodies = [kept(ids[0]), kept(ids[1]), kept(ids[2]), kept(ids[3], -60)]
+    revoke(owner)
+    owner.store.commit({done_key(address.flow_id, ids[1]): b"", parked_key("point", 0, address.flow_id, ids[2]): b""})
+    told: list[object] = []
+    monkeypatch.setattr(owner.session, "send", lambda *said: told.append(said[3]))
+    for body in bodies:
+        with pytest.raises(KeyRetiredError):
+            owner.session.open(body)
+    assert [one.answers for one in told if isinstance(one, Call)] == ids[:1], "only what was not begun, and is valid"

@@ -24,6 +24,7 @@ from coflows.serving import (
     serve_flow,
 )
 from tests.security import quota_flows
+from tests.waiting import until
 from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
 TIMEOUT = 30
@@ -486,3 +487,31 @@ def test_the_owner_himself_has_no_quota(three: list[Client], gate: None) -> None
         assert quota_flows.BEGUN.acquire(timeout=TIMEOUT), "all slots may be his"
     quota_flows.GATE.set()
     assert [one.get_data(TIMEOUT) for one in held] == [{"waited": True}] * 3
+
+
+def test_large_messages_that_wait_take_no_more_than_is_kept_for_one_user(
+    monkeypatch: pytest.MonkeyPatch, users: Users, gate: None
+) -> None:
+    """Parked they counted nowhere: a flow that waits for something had its worker keep gigabytes for one caller, and
+    read them every second."""
+    monkeypatch.setenv("COFLOWS_PARK_AFTER", "0.1")
+    owner, attacker, other = users(3)
+    quota = {"bytes_per_second": 2**18}
+    flow, others = served(owner, [attacker, other], "Stubborn", quota, parallel_dispatch=True)
+    run_dispatch_worker_thread(owner, concurrency=4)
+    for _ in range(8):  # These ask for no reply, and are not refused.
+        flow.send_message(flow.package_input_message({"wait": True, "text": b"." * 600_000}))
+    for _ in range(8):
+        assert quota_flows.BEGUN.acquire(timeout=TIMEOUT)
+    with pytest.raises(QuotaExceededError, match="2,097,152 bytes of memory") as caught:
+        flow.ask({}, TIMEOUT)
+    assert caught.value.retry_after == 1.0
+    until(owner.store, "parked:", lambda: len(owner.read_keys("parked:")) == 3, "as many are parked as may be")
+    flow.send_message(flow.package_input_message({"wait": True}))
+    assert quota_flows.BEGUN.acquire(timeout=TIMEOUT)
+    until(
+        owner.store, "parked:", lambda: len(owner.read_keys("parked:")) == 4, "a small one too, and no other large one"
+    )
+    assert others.ask({}, TIMEOUT) == {"through": True}
+    quota_flows.GATE.set()
+    until(owner.store, "parked:", lambda: not owner.read_keys("parked:"), "all are done")

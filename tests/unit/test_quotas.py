@@ -94,6 +94,19 @@ def test_bytes_are_counted_both_ways_and_one_who_owes_waits() -> None:
     assert not account.owes(3.0)
 
 
+def test_nobody_takes_more_memory_than_he_may() -> None:
+    accounts = Accounts()
+    account = accounts.get("a", Quota(messages=None, bytes_per_second=2.0**20), 0.0)
+    assert account.room == 8 * 2**20
+    assert account.admit(1, 0.0, weight=9 * 2**20) is None, "one always gets in"
+    assert account.admit(1, 0.0, weight=1) == Excess("in_hand", RETRY)
+    assert account.admit(1, 0.0, weight=2**20, always=True) is None
+    accounts.leave([account, account], [9 * 2**20, 2**20])
+    assert account.held == 0
+    assert account.admit(1, 0.0, weight=8 * 2**20) is None
+    assert Quota(bytes_per_second=None).in_hand == float("inf")
+
+
 def test_accounts_are_forgotten_when_nothing_is_left_of_what_they_say() -> None:
     accounts = Accounts()
     opened = [accounts.get(f"user {number}", QUOTA, 0.0) for number in range(100)]

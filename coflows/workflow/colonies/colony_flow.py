@@ -234,7 +234,10 @@ class ColonyFlow(SubmissionFlow):
             for first in range(0, len(ids), FORGET):
                 self._tell(there, {"ask": "forget", "messages": ids[first : first + FORGET]})
         self._turn.delete_instance(run)
-        _, _, *alias = self.records.get(f"g:{run}")
+        initiator, _, *alias = self.records.get(f"g:{run}")
+        runs = self.records.get(f"n:{initiator}", 0)
+        if runs:
+            self.records[f"n:{initiator}"] = runs - 1 or None
         waits = [name for name in self.records.scan("w:") if name.endswith(f":{run}")]
         for name in (f"g:{run}", f"a:{run}", *waits, *filter(None, alias)):
             del self.records[name]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from coflows.codec import code as code_codec
 from coflows.codec.wire import encode
 from coflows.errors import SerializationError, WorkflowInvalidError
 from coflows.identity.keys import Identity, verify
+from coflows.model.closed import Closed, problems
+from coflows.shown import in_one_line
 from coflows.workflow.colonies.places import check_colony
 from coflows.workflow.graph.process import Need, Policy, ProcessSpec
 
@@ -19,7 +21,7 @@ MAX_PART = 5000
 """How many specs go into one message."""
 
 
-class Conditions(BaseModel):
+class Conditions(Closed):
     """When a function may run: after ``dependencies``, names of others of its workflow, whose outputs are its first
     arguments in this order. Of ``optional`` ones, which come last, it gets None when they fail."""
 
@@ -28,7 +30,7 @@ class Conditions(BaseModel):
     optional: list[str] = Field(default_factory=list)
 
 
-class Expansion(BaseModel):
+class Expansion(Closed):
     """What a step of a FlowSpec is besides a function: see ``ProcessSpec``. Its inputs are each one argument."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -43,7 +45,7 @@ class Expansion(BaseModel):
     """It is given no inputs."""
 
 
-class FunctionSpec(BaseModel):
+class FunctionSpec(Closed):
     """One function of a workflow; make it with ``func_spec``."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -204,18 +206,18 @@ def _checked(value: object) -> FunctionSpec:
     try:
         spec = FunctionSpec.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        where, what, kind = problems(error)[0]
         name = value.get("nodename") or value.get("funcname") if isinstance(value, Mapping) else None
-        where, step = ".".join(str(part) for part in first["loc"]), f"Step {str(name or '?')[:100]}"
-        if first["type"] == "extra_forbidden":
-            fields = FunctionSpec.model_fields if len(first["loc"]) == 1 else Conditions.model_fields
+        step = f"Step {in_one_line(str(name or '?'), 100)}"
+        if kind == "extra_forbidden":
+            fields = Conditions.model_fields if "." in where else FunctionSpec.model_fields
             hint = f"There is {', '.join(fields)}."
             raise WorkflowInvalidError(f"{step}: {where[:100]} is not known.", hint=hint) from error
-        raise WorkflowInvalidError(f"{step}: {where + ': ' if where else ''}{first['msg']}.") from error
+        raise WorkflowInvalidError(f"{step}: {where + ': ' if where else ''}{what}.") from error
     if not spec.executortype:
         raise WorkflowInvalidError(
-            f"Step {spec.nodename} has no executortype.",
+            f"Step {in_one_line(spec.nodename, 100)} has no executortype.",
             hint="Say of which type executors run it: what their --type is, for instance python.",
         )
-    check_colony(spec.executortype, f"Step {spec.nodename}: executor type")
+    check_colony(spec.executortype, f"Step {in_one_line(spec.nodename, 100)}: executor type")
     return spec

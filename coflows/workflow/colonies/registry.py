@@ -5,6 +5,7 @@ e:{executortype}:{user}:{id}     an executor: [address, that of its control, whe
 g:{run}                          a run: [who submitted it, when, its alias or None]
 i:{user}:{mark of a run_id}      an alias: the run that was submitted under a run_id
 a:{run}                          a run that is not over
+n:{user}                         how many runs are a guest's
 u:{user}:{submission}            a submission that comes in parts: [how many came, the timer after which it is dropped]
 p:{user}:{submission}:{number}   one part of it
 w:{executortype}:{run}           a run that waits for more executors of this type: for how many steps they had room

@@ -34,6 +34,10 @@ GONE = ("instance_not_found", "endpoint_not_found")
 """Failures that tell of an executor that is not there any more."""
 
 
+MAX_WAITERS, MAX_QUESTION = 10_000, 500
+"""Who wait for one run at a time, and bytes of what each asks."""
+
+
 class RunFlow(GraphFlow):
     """Takes what happens to a run, and answers ``{"ask": ...}``; see ``Colonies`` for what may be asked."""
 
@@ -102,7 +106,7 @@ class RunFlow(GraphFlow):
         """The run is made, and its graph is on its way."""
         if message.data["ask"] not in ("get", "wait"):
             raise WorkflowError(f"{self._id} is about to begin.", hint="Try again.")
-        self.records[f"q:{message.message_id}"] = message.to_dict()
+        self.records[f"q:{message.message_id}"] = _question(message)
 
     def _started(self, message: FlowMessage) -> None:
         process, attempt = str(message.data.get("process")), message.data.get("attempt")
@@ -272,7 +276,9 @@ class RunFlow(GraphFlow):
         if self._now.state in GRAPH_ENDED or (seen is not None and seen != self._done):
             self._turn.leave_no_record()
             return self._view(message)
-        self.records[f"w:{message.message_id}"] = [message.to_dict(), seen]
+        if len(self._waiters) >= MAX_WAITERS:
+            raise WorkflowError(f"{MAX_WAITERS} already wait for {self._id}.", hint="Ask how it is, from time to time.")
+        self.records[f"w:{message.message_id}"] = [_question(message), seen]
         self._waiters[f"w:{message.message_id}"] = seen
         return None
 
@@ -288,3 +294,11 @@ class RunFlow(GraphFlow):
             return
         if not (execute and self._registry.rights(str(message.sender)).execute):
             raise AccessDeniedError(f"{self._id} is not yours.", hint="Ask who submitted it, or the colony's owner.")
+
+
+def _question(message: FlowMessage) -> dict[str, Any]:
+    """A question as it is kept: what else its sender put into it is not."""
+    asked = {name: message.data[name] for name in ("ask", "done", "seen", "full") if name in message.data}
+    if len(encode(asked)) > MAX_QUESTION:
+        raise SerializationError("A run is asked with less.")
+    return {**message.to_dict(), "data": asked}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from coflows.errors import AccessDeniedError, WorkflowError, WorkflowInvalidError
+from coflows.errors import AccessDeniedError, QuotaExceededError, WorkflowError, WorkflowInvalidError
 from coflows.flows.flow import AtomicFlow
 from coflows.flows.runtime import FlowRuntime
 from coflows.model.address import InstanceAddress
@@ -13,6 +13,7 @@ from coflows.model.messages import FlowMessage
 from coflows.model.names import LOCAL, check_token
 from coflows.mounting import Mounter
 from coflows.resolution import MountRequest, derive_id
+from coflows.usage import RETRY
 from coflows.workflow.colonies.function_spec import MAX_PROCESSES, read_specs
 from coflows.workflow.colonies.places import GraphId, run_address, runs_endpoint
 from coflows.workflow.colonies.registry import Rights, part_name
@@ -41,6 +42,7 @@ class SubmissionFlow(AtomicFlow):
         known = None if alias is None else self.records.get(alias)
         if known is not None:
             return {"processgraphid": str(GraphId(self._colony, known))}
+        self._count_run(str(message.sender))
         request = MountRequest(
             endpoint=runs_endpoint(self._colony),
             client=LOCAL,
@@ -63,6 +65,19 @@ class SubmissionFlow(AtomicFlow):
         self.records[f"a:{address.flow_id}"] = True
         self._tell(address, begin)
         return {"processgraphid": str(GraphId(self._colony, address.flow_id))}
+
+    def _count_run(self, user: str) -> None:
+        """Runs are the owner's instances; a guest has as many as he may have instances. Raises QuotaExceededError."""
+        if user == self._turn.user_id:
+            return
+        most, runs = self._turn.resources["client"].settings.quota.instances, self.records.get(f"n:{user}", 0)
+        if most is not None and runs >= most:
+            raise QuotaExceededError(
+                f"You have {most} workflows in colony {self._colony} already.",
+                hint="Remove those that are over: `coflows workflow removeall`.",
+                retry_after=RETRY,
+            )
+        self.records[f"n:{user}"] = runs + 1
 
     def _submitted(self, message: FlowMessage) -> dict[str, Any]:
         """The specs, or where their parts are. What makes no graph is refused before anything is made."""
