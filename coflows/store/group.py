@@ -79,7 +79,9 @@ class GroupWriter:
     def commit(self, commit: Commit) -> int:
         """Apply, durably; raises what ``apply`` raised, or the ConflictError of this commit."""
         pending = _Pending(commit)
-        if not self._commit_here(pending):
+        if threading.current_thread() is self._thread:
+            self._commit_alone(pending)  # In what follows another commit: it must not wait for itself.
+        elif not self._commit_here(pending):
             self._enqueue(pending)
         return pending.result()
 
@@ -116,6 +118,11 @@ class GroupWriter:
         for one, outcome in zip(group, outcomes, strict=True):
             one.settle(outcome)
         return True
+
+    def _commit_alone(self, pending: _Pending) -> None:
+        with self._turn:
+            (outcome,) = self._outcomes([pending.commit])
+        pending.settle(outcome)
 
     def _check_open(self) -> None:
         if self._closed:

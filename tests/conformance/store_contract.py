@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from coflows.errors import ConflictError, SerializationError, StoreUnavailableError
+from coflows.errors import ConflictError, SerializationError, StoreError, StoreUnavailableError
 from coflows.store import ABSENT, Store
+from coflows.store.base import When
 
 PATIENCE = 30.0
 OpenStore = Callable[..., Store]
@@ -112,6 +113,22 @@ class StoreContract:
             thread.join()
         entry = store.get("n")
         assert entry is not None and entry.value == b"80"
+
+    def test_what_follows_a_commit_may_commit(self, store: Store) -> None:
+        """Also while others' commits wait for the thread on which it follows."""
+        ended, told = threading.Event(), list[int | StoreError]()
+
+        def follow(outcome: int | StoreError) -> None:
+            store.commit_async(told.append, {"waits": b"1"}, when=When.SOON)
+            told.append(outcome)
+            told.append(store.commit({"follows": b"1"}))
+            ended.set()
+
+        store.commit_async(follow, {"first": b"1"}, when=When.SOON)
+        assert ended.wait(PATIENCE)
+        store.commit({"last": b"1"})
+        assert {entry.key for entry in store.scan()} == {"first", "follows", "last", "waits"}
+        assert len(told) == 3 and all(isinstance(one, int) for one in told)
 
     def test_two_handles_see_one_store(self, open_store: OpenStore) -> None:
         first, second = open_store(), open_store()
