@@ -57,7 +57,7 @@ def submit(
     timeout: float = typer.Option(None, help="Seconds to wait at most."),
 ) -> None:
     """Submit a workflow, and print its id."""
-    from coflows.workflow.colonies.colonies import TIMEOUT
+    from coflows.workflow.colonies.asking import TIMEOUT
 
     options: Options = ctx.obj
     with _colonies(options, owner) as client:

@@ -37,7 +37,7 @@ from coflows.workflow import (
     needs,
     step,
 )
-from coflows.workflow.colonies import colonies, submission_flow
+from coflows.workflow.colonies import asking, submission_flow
 from coflows.workflow.graph.states import GraphState, ProcessState
 from tests.waiting import until
 
@@ -310,7 +310,7 @@ def test_what_nobody_takes_fails_and_what_takes_too_long_is_stopped(cl: Client, 
 def test_deadlines_outlive_whoever_coordinates(
     home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(colonies, "LONG", 0.0)
+    monkeypatch.setattr(asking, "LONG", 0.0)
     Home(home).create_user("owner")
     with connect("owner") as cl:
         client = Colonies(cl)

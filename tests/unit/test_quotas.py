@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
@@ -124,32 +124,67 @@ def test_accounts_are_forgotten_when_nothing_is_left_of_what_they_say() -> None:
 # -- fair queues -----------------------------------------------------------------------------------------------
 
 
-@given(
-    steps=st.lists(
-        st.tuples(st.sampled_from("abc"), st.sampled_from(["push", "first", "pop"])),
-        max_size=80,
-    ),
-    skip=st.sets(st.sampled_from("abc"), max_size=2),
-)
-def test_each_has_his_turn_and_his_own_order(steps: list[tuple[str, str]], skip: set[str]) -> None:
+class NaiveQueue:
+    """What a fair queue is, told slowly: all items in the order of their owners, and in which order these are next."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, int]] = []
+        self.turns: list[str] = []
+
+    def push(self, owner: str, item: int) -> None:
+        self.items.append((owner, item))
+        if owner not in self.turns:
+            self.turns.append(owner)
+
+    def push_first(self, owner: str, item: int) -> None:
+        self.items.insert(0, (owner, item))
+        self.turns = [owner, *(one for one in self.turns if one != owner)]
+
+    def pop(self, skip: Collection[str]) -> tuple[str, int] | None:
+        for owner in self.turns:
+            if owner not in skip:
+                found = next(one for one in self.items if one[0] == owner)
+                self.items.remove(found)
+                self.turns.remove(owner)
+                self.turns += [owner] if any(one[0] == owner for one in self.items) else []
+                return found
+        return None
+
+    def discard(self, items: Collection[int]) -> list[int]:
+        gone = [item for _, item in self.by_owner if item in items]
+        self.items = [one for one in self.items if one[1] not in items]
+        self.turns = [owner for owner in self.turns if any(one[0] == owner for one in self.items)]
+        return gone
+
+    @property
+    def by_owner(self) -> list[tuple[str, int]]:
+        return [one for owner in self.turns for one in self.items if one[0] == owner]
+
+
+@given(data=st.data(), steps=st.lists(st.sampled_from(["push", "push", "first", "pop", "discard"]), max_size=60))
+def test_each_has_his_turn_and_his_own_order(data: st.DataObject, steps: list[str]) -> None:
     queue: FairQueue[str, int] = FairQueue()
-    model: dict[str, deque[int]] = {owner: deque() for owner in "abc"}
-    for number, (owner, what) in enumerate(steps):
-        if what == "push":
+    model = NaiveQueue()
+    for number, step in enumerate(steps):
+        if step == "push":
+            owner = data.draw(st.sampled_from("abc"))
             queue.push(owner, number)
-            model[owner].append(number)
-        elif what == "first":
+            model.push(owner, number)
+        elif step == "first":
+            owner = data.draw(st.sampled_from("abc"))
             queue.push_first(owner, number)
-            model[owner].appendleft(number)
+            model.push_first(owner, number)
+        elif step == "pop":
+            skip, other = data.draw(st.sets(st.sampled_from("abc"), max_size=2)), data.draw(st.sampled_from("abc"))
+            assert queue.waits(skip) == any(owner not in skip for owner in model.turns)
+            assert queue.waits(skip, other) == any(owner not in {*skip, other} for owner in model.turns)
+            assert queue.pop(skip) == model.pop(skip)
         else:
-            waiting = {one for one, items in model.items() if items and one not in skip}
-            assert queue.waits(skip) == bool(waiting)
-            found = queue.pop(skip)
-            assert (found is None) == (not waiting)
-            if found is not None:
-                assert found[0] in waiting and found[1] == model[found[0]].popleft()
-    assert sorted(queue) == sorted(item for items in model.values() for item in items)
-    assert bool(queue) == any(model.values())
+            items = data.draw(st.sets(st.integers(0, number), max_size=5))
+            assert queue.discard(items) == model.discard(items)
+        assert list(queue.owners) == model.turns
+        assert list(queue) == [item for _, item in model.by_owner]
+        assert bool(queue) == bool(model.items)
 
 
 @given(counts=st.lists(st.integers(1, 50), min_size=2, max_size=5))

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from coflows.broker.topology import route_to
 from coflows.client import Client
 from coflows.dispatch.worker import DispatchWorker
 from coflows.endpoints import endpoint_names, ensure_point, find_endpoint
 from coflows.errors import (
-    CallTimeoutError,
-    CoflowsError,
     EndpointNotFoundError,
-    InstanceNotFoundError,
-    RemoteFlowError,
     WorkflowError,
 )
-from coflows.futures import FlowFuture
-from coflows.model.address import InstanceAddress
-from coflows.model.failure import Failure
-from coflows.model.messages import FlowMessage, new_message_id
+from coflows.model.messages import new_message_id
 from coflows.model.names import LOCAL, check_user_id
 from coflows.mounting import Mounter
 from coflows.resolution import MountRequest
 from coflows.serving import serve_flow
+from coflows.workflow.colonies.asking import TIMEOUT, Asking
 from coflows.workflow.colonies.following import Following
 from coflows.workflow.colonies.function_spec import FunctionSpec, Workflow, parts_of
 from coflows.workflow.colonies.places import (
@@ -35,10 +26,8 @@ from coflows.workflow.colonies.places import (
     GraphId,
     ProcessId,
     check_colony,
-    colony_address,
     colony_endpoint,
     colony_request,
-    run_address,
     runs_endpoint,
 )
 from coflows.workflow.colonies.process_graph import Process, ProcessGraph, restored
@@ -47,16 +36,10 @@ from coflows.workflow.graph.events import Submitted
 from coflows.workflow.graph.states import GraphState, ProcessState
 from coflows.workflow.pictures.picture import Picture, PictureEdge, PictureNode
 
-logger = logging.getLogger(__name__)
-
-LONG = 15.0
-"""Seconds after which who waits for a workflow is told of executors that it lacks."""
 ALLOWANCE = 4096
 """Bytes of a message that are not its specs."""
 OUTPUTS = 1000
 PACKAGE = "coflows.workflow.colonies"
-TIMEOUT = 60.0
-"""Seconds that a colony is waited for."""
 
 
 class Colonies:
@@ -72,6 +55,7 @@ class Colonies:
         self.owner = cl.user_id if owner in (None, LOCAL) else check_user_id(owner)
         self._cl = cl
         self._coordinates = coordinate and self.owner == cl.user_id
+        self._asking = Asking(cl, self.owner, self._before)
 
     # -- colonies ----------------------------------------------------------------------------------------------
 
@@ -145,7 +129,7 @@ class Colonies:
         data = following.question("get")
         if ask != "get":
             data = following.question("wait", done=following.done if ask == "progress" else None)
-        while following.take(self._ask_run(graph_id, data, timeout)):
+        while following.take(self._asking.ask_run(graph_id, data, timeout)):
             data = following.question("get")
 
     def get_outputs(self, processgraphid: str, names: Sequence[str]) -> dict[str, Any]:
@@ -153,13 +137,13 @@ class Colonies:
         found: dict[str, Any] = {}
         while len(found) < len(names):
             asked = list(names[len(found) : len(found) + OUTPUTS])
-            answer = self._ask_run(GraphId.parse(processgraphid), {"ask": "outputs", "processes": asked})
+            answer = self._asking.ask_run(GraphId.parse(processgraphid), {"ask": "outputs", "processes": asked})
             found |= zip(asked, map(restored, answer["outputs"]), strict=False)
         return found
 
     def get_picture(self, processgraphid: str) -> Picture:
         """A workflow as it is now, to be drawn."""
-        found = self._ask_run(GraphId.parse(processgraphid), {"ask": "picture"})
+        found = self._asking.ask_run(GraphId.parse(processgraphid), {"ask": "picture"})
         nodes = [PictureNode(name, label, ProcessState(state), title) for name, label, state, title in found["nodes"]]
         return Picture(nodes, [PictureEdge(*edge) for edge in found["edges"]])
 
@@ -171,7 +155,7 @@ class Colonies:
     def get_process(self, processid: str) -> Process:
         """A process as it is now: ``spec``, ``state``, ``output``, ..."""
         found = ProcessId.parse(processid)
-        return Process.from_dict(self._ask_run(found.graph, {"ask": "process", "process": found.name}))
+        return Process.from_dict(self._asking.ask_run(found.graph, {"ask": "process", "process": found.name}))
 
     def find_process(self, name: str, processids: Sequence[str]) -> Process:
         """The first of these processes with this node name or, if none has, this function. Raises WorkflowError."""
@@ -212,7 +196,7 @@ class Colonies:
             "spec": named.to_dict(),
             "insert": insert,
         }
-        return self.get_process(self._ask_run(graph, data)["processid"])
+        return self.get_process(self._asking.ask_run(graph, data)["processid"])
 
     def wait(
         self,
@@ -239,9 +223,9 @@ class Colonies:
         """Cancel a workflow, or one of its processes; steps that run are stopped."""
         if str(id).count("/") > 1:
             found = ProcessId.parse(id)
-            self._ask_run(found.graph, {"ask": "cancel", "process": found.name})
+            self._asking.ask_run(found.graph, {"ask": "cancel", "process": found.name})
         else:
-            self._ask_run(GraphId.parse(id), {"ask": "cancel", "process": None})
+            self._asking.ask_run(GraphId.parse(id), {"ask": "cancel", "process": None})
 
     def remove(self, processgraphid: str) -> bool:
         """Delete all that is stored of a workflow; False when it is not there. Raises WorkflowError while it is not
@@ -265,11 +249,15 @@ class Colonies:
         if self.owner != self._cl.user_id:
             raise WorkflowError(f"Only its owner {does} a colony.", hint="Leave owner out: Colonies(cl).")
 
-    def _colony_at(self, colonyname: str) -> InstanceAddress:
+    def _ask_colony(self, colonyname: str, data: dict[str, Any], timeout: float = TIMEOUT) -> dict[str, Any]:
         check_colony(colonyname)
         if self.owner == self._cl.user_id and find_endpoint(self._cl.store, colony_endpoint(colonyname)) is None:
             raise self._no_colony(colonyname)
-        return colony_address(self.owner, colonyname)
+        return self._asking.ask_colony(colonyname, data, timeout)
+
+    def _before(self, colonyname: str) -> None:
+        if self._coordinates:
+            self.coordinate(colonyname)
 
     def _no_colony(self, colonyname: str) -> EndpointNotFoundError:
         known = self.get_colonies()
@@ -277,75 +265,3 @@ class Colonies:
             f"User {self.owner} has no colony {colonyname!r}.",
             hint=f"There is {', '.join(known) or 'none'}. Make it: coflows colony add NAME, or add_colony(name).",
         )
-
-    def _ask_colony(self, colonyname: str, data: dict[str, Any], timeout: float = TIMEOUT) -> dict[str, Any]:
-        address = self._colony_at(colonyname)
-        try:
-            return self._ask(address, data, timeout)
-        except InstanceNotFoundError as error:
-            raise EndpointNotFoundError(
-                f"User {self.owner} has no colony {colonyname!r} on this broker.", hint="Ask him for its name."
-            ) from error
-
-    def _ask_run(self, graph: GraphId, data: dict[str, Any], timeout: float | None = TIMEOUT) -> dict[str, Any]:
-        try:
-            return self._ask(run_address(self.owner, graph.colony, graph.flow_id), data, timeout)
-        except InstanceNotFoundError as error:
-            raise InstanceNotFoundError(f"There is no process graph {graph}.", hint="Was it removed?") from error
-
-    def _ask(self, address: InstanceAddress, data: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-        future = self._start(address, data)
-        try:
-            if data["ask"] == "wait":
-                return self._waited(future, address, timeout)
-            return future.get_data(timeout)
-        except RemoteFlowError as error:
-            if error.remote_code is None:
-                raise
-            raise _as_it_was(error) from error
-        except CallTimeoutError as error:
-            future.cancel()
-            raise _late(address, data["ask"], timeout) from error
-
-    def _waited(self, future: FlowFuture, run: InstanceAddress, timeout: float | None) -> dict[str, Any]:
-        """The reply of a run, which may take as long as it takes; but who waits for long is told for what."""
-        until = None if timeout is None else time.monotonic() + timeout
-        done = threading.Event()
-        future.add_done_callback(lambda _future: done.set())
-        if not done.wait(LONG if timeout is None else min(timeout, LONG)) and (timeout is None or timeout > LONG):
-            try:
-                lacks = self._ask(run, {"ask": "lacks"}, TIMEOUT if timeout is None else min(timeout - LONG, TIMEOUT))
-            except CallTimeoutError:
-                lacks = {}  # It was told that nobody coordinates it.
-            for kind in lacks.get("executortypes", ()):
-                colony = run.dispatch_point.removeprefix("colony.")
-                command = f"python -m workers.executor --colony {colony} --type {kind}"
-                logger.warning("Workflow %s waits for an executor of type %s: %s", run.flow_id, kind, command)
-            done.wait(None if until is None else max(0.0, until - time.monotonic()))
-        return future.get_data(0.0)
-
-    def _start(self, address: InstanceAddress, data: dict[str, Any]) -> FlowFuture:
-        if self._coordinates:
-            self.coordinate(address.dispatch_point.removeprefix("colony."))
-        route = route_to(address)._replace(ordered=None)  # Who asks waits for the answer: there is no order to keep.
-        return self._cl.call(route, FlowMessage(data), confirm=True)
-
-
-def _late(address: InstanceAddress, ask: str, timeout: float | None) -> CallTimeoutError:
-    colony = address.dispatch_point.removeprefix("colony.")
-    command = f"python -m workers.executor --colony {colony}"
-    if ask == "wait":
-        return CallTimeoutError(
-            f"Workflow {GraphId(colony, address.flow_id)} was not over in time.",
-            hint=f"It goes on when its executors and its owner's are there: {command} --type TYPE.",
-        )
-    return CallTimeoutError(
-        f"No answer of colony {colony} within {timeout:g} s.",
-        hint=f"Somebody is to coordinate it: its owner runs {command} --type TYPE.",
-    )
-
-
-def _as_it_was(error: RemoteFlowError) -> CoflowsError:
-    """The runtime's error that a colony raised."""
-    code = error.remote_code or ""
-    return Failure(code, error.error_type, error.error_text, error.hint).to_error("The colony")
