@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HERE = typer.Option(None, "--flow-modules", help="Folder where flow classes are looked for, besides this one.")
 
+QUOTAS = "instances, messages, bytes_per_second, stored_bytes, turn_seconds"
 EXAMPLE = """For instance --data '{"number": 1}'."""
 
 
@@ -51,7 +52,7 @@ def serve(
     recursive: bool = typer.Option(False, help="Serve this user's subflows too."),
     access: str = typer.Option(None, help=f"Who may fetch it: {RULE}"),
     quota: list[str] = typer.Option(
-        None, metavar="NAME=NUMBER", help="What each other user may have there; may be given several times."
+        None, metavar="NAME=NUMBER", help=f"What each other user may have there ({QUOTAS}; none: no limit)."
     ),
     flow_modules: Path = HERE,
 ) -> None:
@@ -232,7 +233,7 @@ def _data(text: str) -> dict[str, Any]:
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Say what is wrong with keys, store, broker or clock, and the fix."""
+    """Say what is wrong with keys, store, broker, workers or clock, and the fix."""
     from coflows.cli.diagnosis import diagnose
 
     options: Options = ctx.obj

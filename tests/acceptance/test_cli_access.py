@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from coflows import connect
 from coflows.access.grants import Limits, read_grant
 from coflows.cli.app import run
+from coflows.cli.flows import QUOTAS
 from coflows.endpoint_quotas import EndpointQuotas
 from coflows.identity.home import Home
 from coflows.quotas.quota import Quota
@@ -71,6 +73,7 @@ def test_quotas(coflows: Callable[..., str], users: dict[str, str]) -> None:
         assert "only its quota was set" in coflows(*serve, "--recursive", "--quota", "turn_seconds=30")
         assert EndpointQuotas(cl.store, Quota()).of("echo") == Quota(turn_seconds=30)
         assert "nothing changed" in coflows(*serve)
+    assert QUOTAS.split(", ") == [one.name for one in fields(Quota)]
     for wrong in ("messages", "messages=many", "messages=0", "letters=1", "messages=[1]"):
         assert "quota" in coflows(*serve, "--quota", wrong, code=2)
 
