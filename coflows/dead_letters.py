@@ -22,7 +22,6 @@ from coflows.errors import (
     DeadLetterNotFoundError,
     EnvelopeError,
     KeyRetiredError,
-    SerializationError,
 )
 from coflows.model.layout import DEAD, attempts_key, dead_key, done_key
 from coflows.model.messages import new_message_id
@@ -100,15 +99,15 @@ def replay_dead_letters(cl: Client) -> list[DeadLetter]:
     for letter in list_dead_letters(cl):
         try:
             replayed.append(replay_dead_letter(cl, letter.id))
-        except (EnvelopeError, SerializationError, DeadLetterNotFoundError) as error:
+        except (EnvelopeError, DeadLetterNotFoundError) as error:
             logger.info("Dead letter %s is not replayed: %s", letter.id, error)
     return replayed
 
 
 def replay_dead_letter(cl: Client, letter_id: str) -> DeadLetter:
     """Have a dead letter worked on again, as if it had just come. Replaying it twice is replaying it once: what was
-    worked off in the meantime is not worked off again. Raises DeadLetterNotFoundError; and for what a worker would only
-    refuse again EnvelopeError (KeyRetiredError for what is sealed with a key that has ended) or SerializationError."""
+    worked off in the meantime is not worked off again. Raises DeadLetterNotFoundError; and for what cannot be
+    opened any more EnvelopeError (KeyRetiredError for what is sealed with a key that has ended)."""
     _collect(cl)
     entry = _find(cl, letter_id)
     letter, opened = _letter(entry), read_opened(entry.value)
@@ -131,7 +130,7 @@ def replay_dead_letter(cl: Client, letter_id: str) -> DeadLetter:
 
 def _check_opens(cl: Client, body: bytes) -> None:
     try:
-        cl.session.read_all(cl.session.try_open(body))
+        cl.session.try_open(body)
     except KeyRetiredError as error:
         hint = "Its sender has to send it again, as sessions that wait for a reply did: coflows dlq discard forgets it."
         raise KeyRetiredError(error.message, hint=hint) from error
