@@ -34,7 +34,7 @@ chaos: $(VENV)/.developing ## The whole load under random faults; SECONDS=300 SE
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1)
 
 chaos-failpoints: $(VENV)/.developing ## Workers killed 200 times at each point of a message's life, a peer away for a minute
-	DEATHS=$(or $(DEATHS),200) AWAY=$(or $(AWAY),60) $(BIN)/python -m pytest -q --timeout 1800 tests/chaos/test_worker_faults.py tests/chaos/test_client_faults.py tests/chaos/test_tree_faults.py
+	DEATHS=$(or $(DEATHS),200) AWAY=$(or $(AWAY),60) $(BIN)/python -m pytest -q --timeout 1800 tests/chaos/test_worker_faults.py tests/chaos/test_client_faults.py tests/chaos/test_tree_faults.py tests/chaos/test_key_faults.py
 
 simulate: $(VENV)/.developing ## 10,000 seeds of the simulation; SEED=n runs one again
 	SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest -q --timeout 3600 tests/unit/test_simulation.py

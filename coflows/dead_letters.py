@@ -8,6 +8,7 @@ worker, together with the reply that tells its sender. Both lie under ``dead:{id
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,19 @@ from typing import Any
 from coflows.broker.topology import dead_letter_queue, dispatch_queue, own_queues
 from coflows.client import Client
 from coflows.codec.wire import decode, encode
-from coflows.errors import CoflowsError, ConflictError, DeadLetterNotFoundError
+from coflows.errors import (
+    CoflowsError,
+    ConflictError,
+    DeadLetterNotFoundError,
+    EnvelopeError,
+    KeyRetiredError,
+)
 from coflows.model.layout import DEAD, attempts_key, dead_key, done_key
 from coflows.model.messages import new_message_id
 from coflows.model.wire import Replay
 from coflows.store.base import ABSENT, Entry
+
+logger = logging.getLogger(__name__)
 
 MAX_RECORD = 2**26
 
@@ -85,18 +94,26 @@ def show_dead_letter(cl: Client, letter_id: str) -> tuple[DeadLetter, Any]:
 
 
 def replay_dead_letters(cl: Client) -> list[DeadLetter]:
-    """``replay_dead_letter`` of all."""
-    return [replay_dead_letter(cl, letter.id) for letter in list_dead_letters(cl)]
+    """``replay_dead_letter`` of all that can be; gives those."""
+    replayed = []
+    for letter in list_dead_letters(cl):
+        try:
+            replayed.append(replay_dead_letter(cl, letter.id))
+        except (EnvelopeError, DeadLetterNotFoundError) as error:
+            logger.info("Dead letter %s is not replayed: %s", letter.id, error)
+    return replayed
 
 
 def replay_dead_letter(cl: Client, letter_id: str) -> DeadLetter:
     """Have a dead letter worked on again, as if it had just come. Replaying it twice is replaying it once: what was
-    worked off in the meantime is not worked off again. Raises DeadLetterNotFoundError."""
+    worked off in the meantime is not worked off again. Raises DeadLetterNotFoundError; and for what cannot be
+    opened any more EnvelopeError (KeyRetiredError for what is sealed with a key that has ended)."""
     _collect(cl)
     entry = _find(cl, letter_id)
     letter, opened = _letter(entry), read_opened(entry.value)
     if opened is None:
         body = decode(entry.value, max_bytes=MAX_RECORD)["body"]
+        _check_opens(cl, body)
         cl.broker.publish(letter.queue, body)
         _delete(cl, entry)
         return letter
@@ -109,6 +126,14 @@ def replay_dead_letter(cl: Client, letter_id: str) -> DeadLetter:
     queue = dispatch_queue(cl.user_id, opened.dispatch_point, opened.partition).name
     cl.session.send(queue, cl.user_id, new_message_id(), Replay(letter=letter_id)).result()
     return letter
+
+
+def _check_opens(cl: Client, body: bytes) -> None:
+    try:
+        cl.session.try_open(body)
+    except KeyRetiredError as error:
+        hint = "Its sender has to send it again, as sessions that wait for a reply did: coflows dlq discard forgets it."
+        raise KeyRetiredError(error.message, hint=hint) from error
 
 
 def discard_dead_letter(cl: Client, letter_id: str) -> DeadLetter:

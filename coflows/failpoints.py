@@ -13,7 +13,8 @@ class Failpoints:
 
     Names: ``before_commit``, ``mid_turn``, ``after_commit`` (before anything is published), ``mid_publish`` (before
     it is confirmed), ``after_publish`` (confirmed, before the acknowledgement). While a tree is fetched:
-    ``fetch_sent``, ``before_mount``, ``after_mount``, ``after_answer``, ``mid_keep``.
+    ``fetch_sent``, ``before_mount``, ``after_mount``, ``after_answer``, ``mid_keep``. While a user gets a new key:
+    ``before_rotate``, ``after_rotate`` (kept), ``mid_announce`` (after each peer), ``after_announce``.
     """
 
     def __init__(self, spec: str) -> None:

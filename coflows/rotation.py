@@ -14,6 +14,7 @@ from coflows.broker.topology import door_queue
 from coflows.client import Client
 from coflows.codec.wire import decode
 from coflows.errors import BrokerError, CoflowsError, ConflictError, KeyRetiredError
+from coflows.failpoints import Failpoints
 from coflows.held_keys import MAX_RECORD, OwnKeys, read_own, write_own
 from coflows.identity.certificate import LAST, MAX_EARLIER, Certificate
 from coflows.model.layout import FETCHED, FLOWS, KEYRING, PEER_KEYS, parse_mount_key
@@ -71,6 +72,7 @@ def learn(cl: Client, certificate: bytes) -> Certificate:
 
 
 def _renew(cl: Client, overlap: float, least: int = 0) -> Certificate:
+    failpoints = Failpoints(cl.settings.failpoints)
     while True:
         own, now = read_own(cl.identity, cl.store.get(KEYRING)), time.time()
         epoch = 0 if own.certificate is None else own.certificate.epoch
@@ -83,10 +85,12 @@ def _renew(cl: Client, overlap: float, least: int = 0) -> Certificate:
         certificate = Certificate.issue(cl.identity, following, public, earlier)
         # Of keys without overlap the secret stays until the next time: to tell those who still seal for them.
         kept = {one: old for one, old in own.secrets.items() if one in earlier or one == epoch}
+        failpoints.reach("before_rotate")
         try:
             write_own(cl.identity, cl.store, certificate, {**kept, following: secret}, own.version)
         except ConflictError:
             continue
+        failpoints.reach("after_rotate")
         cl.keyring.reread()
         return certificate
 
@@ -101,7 +105,7 @@ def _earlier(own: OwnKeys, epoch: int, now: float, overlap: float) -> dict[int, 
 
 def _tell(cl: Client, peers: Iterable[str], certificate: Certificate) -> int:
     sent: list[Future[None]] = []
-    hello = Hello(certificate=certificate.raw)
+    hello, failpoints = Hello(certificate=certificate.raw), Failpoints(cl.settings.failpoints)
     try:
         session = cl.session
     except BrokerError as error:
@@ -112,7 +116,9 @@ def _tell(cl: Client, peers: Iterable[str], certificate: Certificate) -> int:
             sent.append(session.send(door_queue(peer).name, peer, new_message_id(), hello))
         except CoflowsError as error:
             logger.info("User %s was not told of the new key: %s", peer, error)
+        failpoints.reach("mid_announce")
     done, _ = wait(sent, ANNOUNCE_TIMEOUT)
+    failpoints.reach("after_announce")
     return sum(one.exception() is None for one in done)
 
 

@@ -162,18 +162,22 @@ def recursive_serve_flow(
     parallel_dispatch: bool = False,
     singleton: bool = False,
     access: Access | str | Collection[str] | None = None,
+    *,
+    quota: Mapping[str, Any] | None = None,
 ) -> bool:
     """Serve a flow and, the same way, those of its subflows that are this user's and not served yet.
 
     A subflow is served with the class that its ``flow_class_name`` names. Everything is checked before anything is
-    served. True when the flow itself was not served yet. ``access`` is for all that are served now; this user, whose
-    subflows they are, may fetch them in any case.
+    served. True when the flow itself was not served yet. ``access`` and ``quota`` are for each that is served now; this
+    user, whose subflows they are, may fetch them in any case and has no quota.
     """
     todo: dict[str, str] = {}
     _collect(cl, _class_name(flow_class_name), flow_endpoint, todo)
     outcome = False
     for endpoint, class_name in reversed(todo.items()):
-        outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton, access)
+        outcome = serve_flow(
+            cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton, access, quota=quota
+        )
     return outcome
 
 

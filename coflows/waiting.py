@@ -45,7 +45,8 @@ class PendingReply(Future[Reply]):
 
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self.add_done_callback(lambda _self: self._wakers.wake(loop, waiter))
+        wakers = self._wakers  # Not this reply, which keeps the callback.
+        self.add_done_callback(lambda _reply: wakers.wake(loop, waiter))
         await waiter
 
 

@@ -137,6 +137,13 @@ class Chain(CompositeFlow):
         return {"depth": self.subflows["next"].ask(input_message.data)["depth"] + 1}
 
 
+class AsyncChain(Chain):
+    """The same on the event loop."""
+
+    async def run(self, input_message: FlowMessage) -> dict[str, Any]:  # type: ignore[override]
+        return {"depth": (await self.subflows["next"].ask_async(input_message.data))["depth"] + 1}
+
+
 class End(AtomicFlow):
     default_config = config("End")
 

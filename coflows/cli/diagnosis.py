@@ -39,7 +39,8 @@ def diagnose(options: Options) -> list[Check]:
     checks = [_check("keys", lambda: f"user {options.user_name()!r} in {options.settings.home}")]
     if checks[0].ok:
         try:
-            cl = open_client(options.user_name(), options.broker_url, options.store_url)
+            name = options.user_name()
+            cl = open_client(name, options.broker_url, options.store_url, passphrase=options.passphrase(name))
         except CoflowsError as error:
             checks.append(Check("store", False, str(error), error.exit_code))
         else:

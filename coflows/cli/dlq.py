@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 
     @group.command()
     def replay(ctx: typer.Context, letter: str = LETTER) -> None:
-        """Have it worked on again; twice is once."""
+        """Have it worked on again; twice is once. What does not open any more stays, and the error says why."""
         from coflows.dead_letters import replay_dead_letter
 
         options: Options = ctx.obj

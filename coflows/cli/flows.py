@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HERE = typer.Option(None, "--flow-modules", help="Folder where flow classes are looked for, besides this one.")
 
+QUOTAS = "instances, messages, bytes_per_second, stored_bytes, turn_seconds"
 EXAMPLE = """For instance --data '{"number": 1}'."""
 
 
@@ -50,6 +51,9 @@ def serve(
     singleton: bool = typer.Option(False, help="One instance for all."),
     recursive: bool = typer.Option(False, help="Serve this user's subflows too."),
     access: str = typer.Option(None, help=f"Who may fetch it: {RULE}"),
+    quota: list[str] = typer.Option(
+        None, metavar="NAME=NUMBER", help=f"What each other user may have there ({QUOTAS}; none: no limit)."
+    ),
     flow_modules: Path = HERE,
 ) -> None:
     """Serve a flow class at an endpoint."""
@@ -60,9 +64,24 @@ def serve(
     with options.client() as cl:
         act = recursive_serve_flow if recursive else serve_flow
         rule = None if access is None else rule_of(options, access)
-        new = act(cl, flow_class, endpoint, dispatch_point, parallel, singleton, rule)
-        text = f"Serving {flow_class} at {endpoint}." if new else f"{endpoint} was served already; nothing changed."
+        new = act(cl, flow_class, endpoint, dispatch_point, parallel, singleton, rule, quota=_limits(quota))
+        changed = "nothing changed" if not quota else "only its quota was set"
+        text = f"Serving {flow_class} at {endpoint}." if new else f"{endpoint} was served already; {changed}."
         options.show({"served": endpoint, "new": new, "user_id": cl.user_id}, text)
+
+
+def _limits(given: list[str] | None) -> dict[str, float | None] | None:
+    """As they are written; ``none`` is no limit."""
+    limits: dict[str, float | None] = {}
+    for one in given or ():
+        name, _, number = one.partition("=")
+        try:
+            limits[name] = None if number == "none" else json.loads(number)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"--quota {one} is no limit.", hint="For instance --quota messages=100."
+            ) from error
+    return limits or None
 
 
 def unserve(ctx: typer.Context, endpoint: str) -> None:
@@ -214,7 +233,7 @@ def _data(text: str) -> dict[str, Any]:
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Say what is wrong with keys, store, broker or clock, and the fix."""
+    """Say what is wrong with keys, store, broker, workers or clock, and the fix."""
     from coflows.cli.diagnosis import diagnose
 
     options: Options = ctx.obj

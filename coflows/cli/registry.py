@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import typer
@@ -50,7 +51,8 @@ def add_to(app: typer.Typer) -> None:
 
         options: Options = ctx.obj
         said = {name: value for name, value in ctx.params.items() if name != "ctx"}
-        run_service(**said, user=options.user)
+        # It may be needed twice; it is asked for once.
+        run_service(**said, user=options.user, passphrase=cache(options.passphrase))
 
     @group.command()
     def show(ctx: typer.Context, service: str = SERVICE) -> None:
@@ -95,5 +97,5 @@ def _asked(options: Options, url: str) -> Iterator[Registry]:
     from coflows.registry import Registry
     from coflows.registry.loading import service_identity
 
-    with Registry(url, identity=service_identity(options.user, options.settings)) as asked:
+    with Registry(url, identity=service_identity(options.user, options.settings, options.passphrase)) as asked:
         yield asked

@@ -9,7 +9,7 @@ from functools import partial
 
 from coflows.dispatch.job import Job
 from coflows.dispatch.records import Outgoing, is_session
-from coflows.errors import BrokerError, BrokerUnavailableError, UnroutableError
+from coflows.errors import BrokerError, BrokerUnavailableError, KeyRetiredError, UnroutableError
 from coflows.failpoints import Failpoints
 from coflows.lines import Message
 from coflows.session import Session
@@ -30,7 +30,7 @@ class Outbox:
 
     def send(self, turns: Turns, then: Then) -> None:
         """Send what the turns sent, and call ``then`` when all is confirmed, with the first error that is not "no such
-        queue": a session that is gone asks again for what is on record."""
+        queue" or "that user has ended": a session that is gone asks again for what is on record."""
         queues: dict[str, tuple[str, list[Message]]] = {}
         for _, sent in turns:
             for one in sent:
@@ -78,7 +78,7 @@ class _Countdown:
         self._lock = threading.Lock()
 
     def __call__(self, error: BaseException | None) -> None:
-        if isinstance(error, UnroutableError):
+        if isinstance(error, UnroutableError | KeyRetiredError):  # Users who have ended do not come back either.
             logger.info("Nobody is there any more: %s", error)
             error = None
         with self._lock:

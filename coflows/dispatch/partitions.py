@@ -14,7 +14,6 @@ from coflows.client import Client
 from coflows.dispatch.job import Job
 from coflows.dispatch.lease import Lease
 from coflows.dispatch.runner import Runner
-from coflows.errors import CoflowsError
 
 logger = logging.getLogger(__name__)
 
@@ -226,5 +225,5 @@ class PartitionFeed:
             try:
                 self.cycle()
                 return
-            except CoflowsError:
+            except Exception:  # A mistake of ours too would leave the partition with nobody.
                 logger.exception("Could not consume %s again; trying once more.", self._queue.name)

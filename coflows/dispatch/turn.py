@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -260,6 +260,12 @@ class Turn:
         self._futures.append(running)
         if self._cancelled:
             running.cancel()
+
+    def over(self) -> None:
+        """Its flow is done with it. What it waited for and the batch that it was part of refer to it, and would keep it
+        with its message until garbage is collected."""
+        self._futures = []
+        self.pause = nullcontext
 
     def cancel(self) -> None:
         """The sender no longer wants it: whatever the turn waits for ends, and so does the turn at its next call."""

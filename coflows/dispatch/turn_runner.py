@@ -181,6 +181,7 @@ class TurnRunner:
 
     def _came_back(self, turn: Turn) -> bool:
         """The thread of a turn that was abandoned: what it brings is too late."""
+        turn.over()
         if turn.abandoned is not None:
             turn.abandoned()
         return False
@@ -198,6 +199,7 @@ class TurnRunner:
         """Put the turn's effects into the batch's draft: new state, the record of the turn and what it sent, on
         condition that nobody else has done so, and that this worker still holds the lease."""
         job, loaded = work.job, work.loaded.get(turn.flow_id)
+        turn.over()
         if job is None or loaded is None:
             return self._came_back(turn)
         flow_id, lease, place = turn.flow_id, job.source.lease, job.incoming.place

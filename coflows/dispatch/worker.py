@@ -120,8 +120,9 @@ class DispatchWorker:
         for feed in foreign if len(workers) > 1 else ():
             try:
                 feed.cycle()
-            except CoflowsError as error:
-                logger.warning("Could not hand partition %s on: %s", feed.partition, error)
+            except Exception as error:
+                known = isinstance(error, CoflowsError)
+                logger.warning("Could not hand partition %s on: %s", feed.partition, error, exc_info=not known)
                 feed.start_over()  # It may not be in line for it any more.
 
     def _reshare_due(self, strays: bool) -> bool:

@@ -14,10 +14,12 @@ import selectors
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,7 +38,7 @@ Answer = Callable[[bytes], None]
 Serve = Callable[[bytes, Answer], None]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class _Task:
     name: str
     data: bytes
@@ -102,7 +104,8 @@ class ProcessPool:
                 hint="Give it plain data; open connections, locks and files in the function.",
             ) from error
         task = _Task(name, data, timeout, memory_limit or self._memory_limit, serve)
-        task.future.add_done_callback(lambda _future: self._ended(task))
+        # Not the task itself, which has the future: what lies in a circle stays until garbage is collected.
+        task.future.add_done_callback(partial(self._ended, weakref.ref(task)))
         with self._lock:
             if self._closed:
                 raise PoolClosedError(f"Task {name} was submitted to a pool that is closed.")
@@ -138,11 +141,13 @@ class ProcessPool:
 
     # -- from any thread ---------------------------------------------------------------------------------------
 
-    def _ended(self, task: _Task) -> None:
-        if not task.future.cancelled():
+    def _ended(self, known: weakref.ref[_Task], future: Future[Any]) -> None:
+        if not future.cancelled():
             return
-        task.future.set_running_or_notify_cancel()  # Wakes concurrent.futures.wait too.
-        self._post(lambda: self._roster.cancel(task, time.monotonic()))
+        future.set_running_or_notify_cancel()  # Wakes concurrent.futures.wait too.
+        task = known()
+        if task is not None:
+            self._post(lambda: self._roster.cancel(task, time.monotonic()))
 
     def _post(self, event: Callable[[], Iterable[Command[_Task]]]) -> None:
         """Let the pool's thread do something."""
@@ -245,8 +250,10 @@ class ProcessPool:
                 return self._roster.resume(number)
 
     def _serve(self, number: int, task: _Task, call: int, data: bytes) -> None:
+        known = weakref.ref(task)  # What it waits for keeps ``answer``.
+
         def answer(data: bytes) -> None:
-            self._post(lambda: self._answer(number, task, call, data))
+            self._post(lambda: self._answer(number, known(), call, data))
 
         assert task.serve is not None
         try:
@@ -256,8 +263,8 @@ class ProcessPool:
             self._post(lambda: self._roster.cancel(task, time.monotonic()))
             _fail(task, ExecutionError(f"The calls of task {task.name} could not be served."))
 
-    def _answer(self, number: int, task: _Task, call: int, data: bytes) -> list[Command[_Task]]:
-        if self._roster.task_of(number) is task:
+    def _answer(self, number: int, task: _Task | None, call: int, data: bytes) -> list[Command[_Task]]:
+        if task is not None and self._roster.task_of(number) is task:
             self._send(number, "answer", call, data)
         return []
 

@@ -22,6 +22,8 @@ from coflows.registry.sources import FlowSource, ListedFlows, ServedFlows
 logger = logging.getLogger(__name__)
 
 Loader = str | Path | Mapping[str, Any] | Client | Callable[[], Any] | None
+Passphrase = str | Callable[[str], str | None] | None
+"""Of a user's keys, or what gives it for his name; without one it is that of the settings."""
 STORE = "store"
 
 
@@ -34,7 +36,7 @@ class Setup(NamedTuple):
     opened: Client | None
 
 
-def set_up(loader: Loader, said: dict[str, Any], settings: Settings) -> Setup:
+def set_up(loader: Loader, said: dict[str, Any], settings: Settings, passphrase: Passphrase = None) -> Setup:
     """Read the loader. Raises ConfigurationError, and what a flow's class or a user's keys raise."""
     if isinstance(loader, Client):
         options = make_options(said, {})
@@ -46,22 +48,23 @@ def set_up(loader: Loader, said: dict[str, Any], settings: Settings) -> Setup:
         loaded = {name: value for name, value in loaded.items() if name != "flows"}
     options = make_options(said, loaded, where)
     if live:
-        cl = open_client(which_user(options.user))
+        name = which_user(options.user)
+        cl = open_client(name, passphrase=_told(passphrase, name))
         broker = options.broker or shown_broker(settings.broker_url)
         return Setup(options.model_copy(update={"broker": broker}), cl.identity, ServedFlows(cl), cl)
-    identity = service_identity(options.user, settings)
+    identity = service_identity(options.user, settings, passphrase)
     source = ListedFlows(options.flows, settings.flow_modules)
-    _tell_unserved(identity, source, settings)
+    _tell_unserved(identity, source, settings, passphrase)
     return Setup(options, identity, source, None)
 
 
-def _tell_unserved(identity: Identity, source: ListedFlows, settings: Settings) -> None:
+def _tell_unserved(identity: Identity, source: ListedFlows, settings: Settings, passphrase: Passphrase) -> None:
     """Warn of endpoints that are listed and not served: whoever finds one could not fetch it."""
     offered = [entry.flow_endpoint for entry in source.entries() if entry.flow_endpoint is not None]
     user = next((name for name, user_id in Home(settings.home).list_users() if user_id == identity.user_id), None)
     if not offered or user is None:
         return
-    with open_client(user) as cl:
+    with open_client(user, passphrase=_told(passphrase, user)) as cl:
         served = {name: one for name, one in find_endpoints(cl.store, endpoint_names(cl.store)).items() if one.served}
     lacking = [name for name in offered if name not in served]
     if lacking:
@@ -116,18 +119,22 @@ def _yaml(path: Path) -> object:
         raise ConfigurationError(f"The loader {path} is not YAML: {error}.") from error
 
 
-def service_identity(user: str | None, settings: Settings) -> Identity:
+def service_identity(user: str | None, settings: Settings, passphrase: Passphrase = None) -> Identity:
     """Who signs: the user named, or the only one there is; else the services of this home have a key of their own."""
-    if user or settings.user:
-        return Home(settings.home).load_user(str(user or settings.user), settings.passphrase)
-    known = Home(settings.home).list_users()
-    if len(known) == 1:
-        return Home(settings.home).load_user(known[0][0], settings.passphrase)
+    home = Home(settings.home)
+    known = home.list_users()
+    name = user or settings.user or (known[0][0] if len(known) == 1 else None)
+    if name is not None:
+        return home.load_user(name, _told(passphrase, name) or settings.passphrase)
     own = Home(settings.home / "services")
     if not own.list_users():
         with suppress(UserExistsError):  # Another service of this home was quicker.
             return own.create_user("service")
     return own.load_user("service")
+
+
+def _told(passphrase: Passphrase, name: str) -> str | None:
+    return passphrase(name) if callable(passphrase) else passphrase
 
 
 def shown_broker(url: str) -> str:

@@ -19,7 +19,7 @@ import uvicorn
 from coflows.config import Settings, load_settings
 from coflows.errors import ConfigurationError, RegistryError
 from coflows.registry.listening import where_to_listen
-from coflows.registry.loading import Loader, Setup, set_up
+from coflows.registry.loading import Loader, Passphrase, Setup, set_up
 from coflows.registry.options import DEFAULT_URL, Options
 from coflows.registry.patience import patience_with
 from coflows.registry.service import Service
@@ -48,6 +48,7 @@ def run_service(
     exec_data: str | Path | None = None,
     timeout: float = 30,
     retry: int = 9,
+    passphrase: Passphrase = None,
     **more: Any,
 ) -> None:
     """Run a node (``registry=False, feed=False``), registry or provider (``feed=False``) until SIGINT or SIGTERM.
@@ -56,7 +57,8 @@ def run_service(
     what a user serves. ``connect``: URLs of registries. ``cache_data``: the file that it remembers in, of its own;
     ``cache_reset`` begins anew. ``exec_data``: the folder for that and the log where they are not named, by default in
     COFLOWS_HOME. ``timeout``: seconds for a request to another service; ``retry``: how often one that fails is tried
-    again, -1 for ever. ``more``: the other Options. Raises ConfigurationError and what reading the loader raises.
+    again, -1 for ever. ``passphrase``: that of its user's keys, or what gives it for his name, by default
+    COFLOWS_PASSPHRASE. ``more``: the other Options. Raises ConfigurationError and what reading the loader raises.
     """
     said = {
         "url": url,
@@ -72,6 +74,7 @@ def run_service(
         "exec_data": exec_data,
         "timeout": timeout,
         "retry": retry,
+        "passphrase": passphrase,
         **more,
     }
     with _Hosted(loader, said) as hosted:
@@ -155,8 +158,8 @@ class _Hosted:
     """A service and its web server, on a socket that is bound before anything else is done."""
 
     def __init__(self, loader: Loader, said: dict[str, Any]) -> None:
-        settings = load_settings()
-        setup = set_up(loader, said, settings)
+        settings, said = load_settings(), dict(said)
+        setup = set_up(loader, said, settings, said.pop("passphrase", None))
         self._opened = setup.opened
         try:
             host, port, tls = where_to_listen(setup.options)

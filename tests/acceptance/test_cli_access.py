@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coflows import connect
 from coflows.access.grants import Limits, read_grant
 from coflows.cli.app import run
+from coflows.cli.flows import QUOTAS
+from coflows.endpoint_quotas import EndpointQuotas
 from coflows.identity.home import Home
+from coflows.quotas.quota import Quota
 
 
 @pytest.fixture
@@ -56,6 +61,21 @@ def test_rules_and_groups(coflows: Callable[..., str], users: dict[str, str]) ->
     assert "no access rule" in coflows("access", "echo", "group:", code=2)
     assert "neither a user id" in coflows("access", "echo", "dave", code=2)
     assert "serves nothing" in coflows("access", "nothing", "grant", code=7)
+
+
+def test_quotas(coflows: Callable[..., str], users: dict[str, str]) -> None:
+    limits = ("--quota", "messages=10", "--quota", "bytes_per_second=1e6", "--quota", "instances=none")
+    serve = ("serve", "EchoFlowModule.EchoFlow", "echo")
+    assert "Serving" in coflows(*serve, *limits)
+    with connect("alice") as cl:
+        own = EndpointQuotas(cl.store, Quota()).of("echo")
+        assert own == Quota(messages=10, bytes_per_second=1e6, instances=None)
+        assert "only its quota was set" in coflows(*serve, "--recursive", "--quota", "turn_seconds=30")
+        assert EndpointQuotas(cl.store, Quota()).of("echo") == Quota(turn_seconds=30)
+        assert "nothing changed" in coflows(*serve)
+    assert QUOTAS.split(", ") == [one.name for one in fields(Quota)]
+    for wrong in ("messages", "messages=many", "messages=0", "letters=1", "messages=[1]"):
+        assert "quota" in coflows(*serve, "--quota", wrong, code=2)
 
 
 def test_grants(coflows: Callable[..., str], users: dict[str, str]) -> None:

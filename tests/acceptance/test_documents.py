@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from coflows.cli.app import build
 from tests.services.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -55,3 +58,47 @@ def test_the_two_commands_are_there() -> None:
     readme = (ROOT / "README.md").read_text()
     assert "make demo" in readme and "make test" in readme
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+COMMAND = re.compile(r"(?:^|[`$|(] ?)coflows ([a-z-][^`\n]*)", re.M)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "coflows").rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if "coflows " in path.read_text()], ids=lambda path: path.name)
+def test_commands_and_options_that_are_named_are_there(path: Path) -> None:
+    """``coflows dlq list|show`` names two."""
+    root = get_command(build())
+    anywhere = {*options_of(root), "--help"}
+    for line in COMMAND.findall(path.read_text()):
+        words = [word.strip(".,:;?)\"'") for word in line.split() if not word.startswith("-")]
+        for name in words[0].split("|") if words else ():
+            command = named(root, name, line)
+            for more in words[1].split("|") if len(words) > 1 and hasattr(command, "commands") else ():
+                deeper = named(command, more, line)
+                unknown = set(OPTION.findall(line)) - options_of(deeper) - anywhere
+                assert not unknown, f"{line}: {unknown}"
+            if not hasattr(command, "commands"):
+                unknown = set(OPTION.findall(line)) - options_of(command) - anywhere
+                assert not unknown, f"{line}: {unknown}"
+
+
+def named(group: Any, name: str, line: str) -> Any:
+    """The command of a group."""
+    assert name in group.commands, f"{line}: there is no {name}"
+    return group.commands[name]
+
+
+def options_of(command: Any) -> set[str]:
+    """The options that it takes."""
+    return {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+
+
+def test_every_command_and_option_says_what_it_is_for() -> None:
+    left = [((), get_command(build()))]
+    while left:
+        words, command = left.pop()
+        assert command.help or not words, words
+        lacking = [one.name for one in command.params if one.opts[0].startswith("-") and not getattr(one, "help", None)]
+        assert not lacking, (words, lacking)
+        left += [((*words, name), one) for name, one in getattr(command, "commands", {}).items()]

@@ -80,15 +80,23 @@ class World:
     """``alice`` serves witnesses, ``bob`` relays in front of alice's witnesses, ``carol`` sends."""
 
     def __init__(
-        self, node: RabbitMQ, folder: Path, nursery: Nursery, *, broker_url: str | None = None, store_url: str = ""
+        self,
+        node: RabbitMQ,
+        folder: Path,
+        nursery: Nursery,
+        *,
+        broker_url: str | None = None,
+        store_url: str = "",
+        account: Callable[[str], str] | None = None,
     ) -> None:
+        """``account`` gives the broker URL of a user, by his id, where each has his own."""
         self.node = node
         self.url = broker_url or node.url
         self.folder = folder
         self._exit = ExitStack()
         home = Home(folder)
-        for name in ("alice", "bob", "carol"):
-            home.create_user(name)
+        made = {name: home.create_user(name) for name in ("alice", "bob", "carol")}
+        self.urls = {} if account is None else {name: account(one.user_id) for name, one in made.items()}
         self.environment = {
             **os.environ,
             "COFLOWS_HOME": str(folder),
@@ -113,7 +121,7 @@ class World:
         before = {key: os.environ.get(key) for key in settings}
         os.environ.update(settings)
         try:
-            return self._exit.enter_context(connect(name, broker_url or self.url, self._store_url))
+            return self._exit.enter_context(connect(name, broker_url or self.urls.get(name, self.url), self._store_url))
         finally:
             for key, value in before.items():
                 if value is None:
@@ -132,7 +140,7 @@ class World:
         namespace: Namespace | None = None,
     ) -> Worker:
         """Start a worker, and wait until it is ready; in this network namespace, if one is given."""
-        environment = {"COFLOWS_BROKER_URL": broker_url or self.url}
+        environment = {"COFLOWS_BROKER_URL": broker_url or self.urls.get(user, self.url)}
         if store_url is not None:
             environment["COFLOWS_STORE_URL"] = store_url
         network = None if namespace is None else namespace.place
@@ -251,10 +259,16 @@ class Load:
 
 @contextmanager
 def world(
-    node: RabbitMQ, folder: Path, nursery: Nursery, *, broker_url: str | None = None, store_url: str = ""
+    node: RabbitMQ,
+    folder: Path,
+    nursery: Nursery,
+    *,
+    broker_url: str | None = None,
+    store_url: str = "",
+    account: Callable[[str], str] | None = None,
 ) -> Iterator[World]:
     """A world that ends with the block."""
-    made = World(node, folder, nursery, broker_url=broker_url, store_url=store_url)
+    made = World(node, folder, nursery, broker_url=broker_url, store_url=store_url, account=account)
     try:
         yield made
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import struct
 import threading
@@ -81,6 +82,24 @@ def test_what_was_not_confirmed_is_sent_again_in_order(open_broker: OpenBroker, 
     seen = Seen(1000)
     broker.consume(name, seen)
     assert seen.in_order() == numbers(1000)
+
+
+def test_users_are_not_warned_that_they_have_no_accounts(
+    open_broker: OpenBroker, proxy: Proxy, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        broker = open_broker(proxy.url)
+        broker.declare(QueueSpec(f"{name}.{number}"))
+    assert [one.getMessage() for one in caplog.records if one.name.startswith("pika")] == []
+    seen = Seen(2)
+    broker.consume(f"{name}.2", seen)
+    broker.publish(f"{name}.2", b"0")
+    proxy.cut()
+    broker.publish(f"{name}.2", b"1")
+    assert seen.in_order() == [b"0", b"1"]  # It is connected again, and has looked again.
+    assert [text for one in caplog.records if "no exchange" in (text := one.getMessage())] == []
+    filters = logging.getLogger("pika.channel").filters
+    assert len(filters) == len(set(filters))
 
 
 def test_consumers_go_on_after_every_cut(open_broker: OpenBroker, proxy: Proxy, name: str) -> None:

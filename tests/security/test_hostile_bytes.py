@@ -58,7 +58,7 @@ def test_garbage_goes_to_the_dead_letters(served: tuple[Client, Client]) -> None
     reasons = letters(owner, 5)
     assert sorted(reason.partition(":")[0] for reason in reasons) == ["envelope"] * 4 + ["serialization"]
     assert flow.ask({}, TIMEOUT) == {"count": 1}, "the worker lives on"
-    assert len(replay_dead_letters(owner)) == 5
+    assert len(replay_dead_letters(owner)) == 1, "what opens"
     assert len(letters(owner, 5)) == 5, "they are no better the second time"
 
 

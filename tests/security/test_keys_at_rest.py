@@ -16,6 +16,7 @@ from coflows.errors import IdentityError, PassphraseError
 from coflows.identity.home import Home
 from coflows.identity.passphrase import KDF
 from coflows.registry.loading import service_identity
+from coflows.serving import serve_flow
 from tests.security.canaries import Hunt, canary
 
 
@@ -138,3 +139,35 @@ def test_the_command_line_sets_changes_and_removes_it_and_shows_it_nowhere(key: 
     assert command("key", "passphrase", known=first, typed=f"{second}\n") == 0
     assert command("key", "passphrase", "--remove", known=second) == 0
     assert not Home(home).is_locked("alice") and hunt.found == []
+
+
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        ("registry run --url http://localhost:0 --loader store", "startup complete"),
+        ("registry run --url http://localhost:0 --loader {home}/loader.yaml", "startup complete"),
+        ("registry show --service http://localhost:1", "localhost:1"),
+        ("doctor", "can be read and written"),
+        ("flows", "echo"),
+    ],
+)
+def test_a_command_at_a_terminal_asks_once_and_shows_it_nowhere(key: Path, home: Path, words: str, then: str) -> None:
+    with connect("alice") as cl:
+        serve_flow(cl, "EchoFlowModule.EchoFlow", "echo")
+    (home / "loader.yaml").write_text("flows: [{endpoint: other, name: Other, description: One.}]\nuser: alice\n")
+    Home(home).set_passphrase("alice", None, passphrase := canary("passphrase"))
+    command = [sys.executable, "-m", "coflows.cli", *words.format(home=home).split()]
+    # At a terminal of its own, which goes with it.
+    terminal = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", *command]
+    with subprocess.Popen(terminal, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        shown = b""
+        while b"Passphrase of alice: " not in shown:
+            shown += (more := process.stdout.read(1000))
+            assert more, shown
+        process.stdin.write(f"{passphrase}\n".encode())
+        while then.encode() not in shown:
+            shown += (more := process.stdout.read(1000))
+            assert more, shown
+        process.kill()
+    assert shown.count(b"Passphrase") == 1 and passphrase.encode() not in shown

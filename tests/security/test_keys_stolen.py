@@ -22,7 +22,7 @@ from coflows.rotation import announce, end, learn, revoke, rotate
 from coflows.serving import get_flow_instance, serve_flow
 from tests.security.key_users import LIMIT, Users, opened_by, sealed, served, with_certificate
 from tests.waiting import until
-from workers import run_get_instance_worker_thread
+from workers import run_dispatch_worker_thread, run_get_instance_worker_thread
 
 
 def test_forging_the_owner_with_his_revoked_key_is_refused_by_who_has_heard(users: Users) -> None:
@@ -165,6 +165,21 @@ def test_the_end_of_a_user_outdoes_every_later_certificate_of_a_thief(users: Use
         opened_by(caller, seal(owner.identity, caller.user_id, new_message_id(), int(time.time()) + 60, b"x"))
     with pytest.raises(KeyRetiredError):
         rotate(owner)
+
+
+def test_what_a_turn_sends_to_a_user_who_has_ended_is_dropped(users: Users) -> None:
+    """It would be sent again, and its message come again, for ever."""
+    owner, peer = served(users)
+    worker = run_dispatch_worker_thread(owner, "relays")
+    run_get_instance_worker_thread(peer)
+    serve_flow(peer, "tests.security.leaky_flow.Tally", "tally")
+    serve_flow(owner, "tests.security.flows.Relay", "relay", "relays")
+    there = get_flow_instance(owner, "tally", user_id=peer.user_id)
+    relay = get_flow_instance(owner, "relay")
+    learn(owner, end(peer).raw)
+    assert relay.ask({"path": [there.address.to_dict()], "how": "push"}, timeout=30) == {}
+    worker.stop()
+    assert owner.broker.get(route_to(relay.address).queue) is None
 
 
 def test_the_store_shows_no_secret_key_and_another_user_cannot_read_it(users: Users) -> None:
