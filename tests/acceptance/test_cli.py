@@ -137,6 +137,13 @@ def test_worker_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str
     assert json.loads(called.stdout) == {"secret": 5}
 
 
+@pytest.mark.parametrize("module", ["dispatch_worker", "get_instance_worker", "executor"])
+def test_a_worker_starts_without_a_warning(module: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-W", "error", "-m", f"workers.{module}", "--help"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_doctor(coflows: Run) -> None:
     coflows("doctor", code=2)
     coflows("user", "create", "alice")

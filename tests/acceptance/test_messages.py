@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coflows import Client, FlowMessage, futures
+from coflows import Client, FlowMessage, futures, mounting
 from coflows.dispatch import partitions
 from coflows.errors import (
     CallCancelledError,
@@ -381,3 +381,13 @@ def test_who_waits_long_is_told_what_starts_a_worker(
     with pytest.raises(CallTimeoutError):
         flow.get_reply_future({}).get_data(timeout=0.1)
     assert "`coflows worker all --dispatch-point slow`" in caplog.text
+
+
+def test_who_waits_long_for_an_instance_is_told_what_starts_a_worker(
+    users: Users, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounting, "SLOW_ANSWER", 0.05)
+    away, client = users(2)
+    with pytest.raises(CallTimeoutError):
+        get_flow_instance(client, "flow", away.user_id, timeout=0.2)
+    assert f"{away.user_id} has not answered a request for flow" in caplog.text and "coflows worker all" in caplog.text
