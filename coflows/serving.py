@@ -30,6 +30,7 @@ from coflows.flows.config import SubflowSpec, subflow_specs
 from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.flows.models import json_schema
+from coflows.futures import DISPATCH_POINT
 from coflows.instances import find_instance, instance_keys, mounted_ids, tombstones
 from coflows.model.layout import METADATA, SERVED, endpoint_prefix, quota_key, rule_key, serve_key
 from coflows.model.names import (
@@ -57,8 +58,6 @@ __all__ = [
     "serve_flow",
     "unserve_flow",
 ]
-
-DISPATCH_POINT = "coflows_dispatch"
 
 
 def serve_flow(
@@ -162,18 +161,22 @@ def recursive_serve_flow(
     parallel_dispatch: bool = False,
     singleton: bool = False,
     access: Access | str | Collection[str] | None = None,
+    *,
+    quota: Mapping[str, Any] | None = None,
 ) -> bool:
     """Serve a flow and, the same way, those of its subflows that are this user's and not served yet.
 
     A subflow is served with the class that its ``flow_class_name`` names. Everything is checked before anything is
-    served. True when the flow itself was not served yet. ``access`` is for all that are served now; this user, whose
-    subflows they are, may fetch them in any case.
+    served. True when the flow itself was not served yet. ``access`` and ``quota`` are for all that are served now;
+    this user, whose subflows they are, may fetch them in any case.
     """
     todo: dict[str, str] = {}
     _collect(cl, _class_name(flow_class_name), flow_endpoint, todo)
     outcome = False
     for endpoint, class_name in reversed(todo.items()):
-        outcome = serve_flow(cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton, access)
+        outcome = serve_flow(
+            cl, class_name, endpoint, dispatch_point, parallel_dispatch, singleton, access, quota=quota
+        )
     return outcome
 
 

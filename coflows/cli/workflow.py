@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, counted
 from coflows.errors import ConfigurationError, WorkflowCancelledError, WorkflowFailedError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def get(
     wait: bool = typer.Option(False, "--wait", help="Wait for the workflow's end."),
     timeout: float = typer.Option(None, help="Seconds to wait at most."),
 ) -> None:
-    """Show a workflow with its processes, or one process with its output."""
+    """Show a workflow, or one process with its output."""
     from coflows.workflow.colonies.places import GraphId, ProcessId
 
     options: Options = ctx.obj
@@ -118,11 +118,14 @@ def remove(ctx: typer.Context, processgraphid: str = GRAPH, owner: str = OWNER) 
 
 
 def removeall(ctx: typer.Context, colony: str = COLONY, owner: str = OWNER) -> None:
-    """Delete all workflows that are over; say which stay, and why."""
+    """Delete all workflows that are over.
+
+    Says which stay, and why.
+    """
     options: Options = ctx.obj
     with _colonies(options, owner) as client:
         removed, kept = client.removeall(_colony(client, colony))
-    lines = [f"Removed {len(removed)} workflow(s).", *(f"Not removed: {name}: {why}." for name, why in kept)]
+    lines = [f"Removed {counted(len(removed), 'workflow')}.", *(f"Not removed: {name}: {why}." for name, why in kept)]
     options.show(
         {"removed": removed, "kept": [{"processgraphid": one, "why": why} for one, why in kept]}, "\n".join(lines)
     )
