@@ -122,10 +122,17 @@ class RabbitServer:
         )
 
 
+def _wrapped(error: Any) -> Any:
+    several = getattr(error, "exceptions", None)
+    return several[-1] if several else getattr(error, "exception", None) or next(iter(getattr(error, "args", ())), None)
+
+
 def _short(error: Any) -> str:
     # pika wraps what went wrong in what it was doing.
-    while inner := getattr(error, "exception", None) or next(iter(getattr(error, "args", ())), None):
+    while inner := _wrapped(error):
         if not isinstance(inner, BaseException):
             break
         error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error) or repr(error))[:200]

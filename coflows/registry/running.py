@@ -157,7 +157,7 @@ class _Hosted:
     def __init__(self, loader: Loader, said: dict[str, Any]) -> None:
         settings = load_settings()
         setup = set_up(loader, said, settings)
-        self._opened = setup.opened
+        self._opened, self._doubt = setup.opened, setup.doubt
         try:
             host, port, tls = where_to_listen(setup.options)
             self._socket, self.options = _bound(setup.options, host, port)
@@ -202,6 +202,8 @@ class _Hosted:
         """Begin; who connects now is answered once ``serve`` runs."""
         self.service.start()
         logger.info("%s: %s startup complete.", self.options.url, self.options.role)
+        if self._doubt is not None:
+            logger.warning("%s", self._doubt)
 
     def serve(self) -> None:
         """Until it is stopped, or, in the main thread, by a signal."""

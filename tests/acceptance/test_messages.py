@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -226,8 +227,9 @@ def test_a_received_message_is_sent_on_as_a_new_one(two: list[Client]) -> None:
 def test_data_that_cannot_be_sent_names_its_key(two: list[Client]) -> None:
     owner, client = two
     flow = serve(owner, client, "EchoFlowModule.EchoFlow")
-    with pytest.raises(SerializationError, match=r"'a\.b\[1\]': a set"):
+    with pytest.raises(SerializationError, match=r"'a\.b\[1\]': a set") as caught:
         flow.ask({"a": {"b": [1, {2}]}}, TIMEOUT)
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") == 1
     with pytest.raises(MessageTooLargeError, match="1048576"):
         flow.ask({"a": b"x" * 2**20}, TIMEOUT)
     with pytest.raises(SerializationError, match="dict"):

@@ -291,6 +291,8 @@ def test_arguments_that_are_wrong(serve: Serve) -> None:
     for said in ({"colour": "red"}, {"heartbeat": 0}, {"pp": 3}, {"retry": -2}, {"connect": ["x"] * 3}):
         with pytest.raises(ConfigurationError):
             serve(**said)
+    with pytest.raises(ConfigurationError, match=r"^The arguments .* url: 'localhost:1' is no URL .*[^.]\.$"):
+        serve(url="localhost:1")
 
 
 def test_a_loader_is_a_file_a_function_or_a_store(serve: Serve, home: Path, tmp_path: Path) -> None:
