@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="workflow")
     group.command()(submit)
     for name, (state, word) in LISTS.items():
-        group.command(name, help=f"List {word} workflows.")(_lister(state))
+        group.command(name, help=f"List {word} workflows.")(_lister(state, word))
     group.command()(get)
     group.command()(cancel)
     group.command()(remove)
@@ -148,7 +148,7 @@ def graph(
     options.show({"processgraphid": processgraphid, "svg" if svg else "mermaid": drawn}, drawn)
 
 
-def _lister(state: str) -> Any:
+def _lister(state: str, word: str) -> Any:
     def listed(
         ctx: typer.Context,
         colony: str = COLONY,
@@ -160,7 +160,8 @@ def _lister(state: str) -> Any:
         options: Options = ctx.obj
         with _colonies(options, owner) as client:
             found = client.get_processgraphs(_colony(client, colony), [state], limit)
-        options.show([_plain(one) for one in found], "" if options.json else graphs_table(found))
+        text = graphs_table(found) if found and not options.json else f"There are no {word} workflows."
+        options.show([_plain(one) for one in found], text)
 
     return listed
 
