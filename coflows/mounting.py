@@ -234,7 +234,7 @@ class Mounter:
         )
         unknown = UnknownUserError(
             f"There is no user {user_id} on this broker ({self._cl.broker.url}).",
-            hint="Compare with `coflows user show`; he must have connected to this broker once.",
+            hint="Compare with `coflows user show` there; a worker of his must have run on this broker once.",
         )
         return self._cl.session.request(door_queue(user_id).name, user_id, request_id, fetch, unroutable=unknown)
 
