@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coflows.cli.context import Options, counted
-from coflows.errors import CoflowsError
+from coflows.errors import CoflowsError, IdentityError
 
 if TYPE_CHECKING:
     from coflows.client import Client
@@ -39,7 +39,10 @@ def diagnose(options: Options) -> list[Check]:
     checks = [_check("keys", lambda: f"user {options.user_name()!r} in {options.settings.home}")]
     if checks[0].ok:
         try:
-            cl = open_client(options.user_name(), options.broker_url, options.store_url)
+            name = options.user_name()
+            cl = open_client(name, options.broker_url, options.store_url, passphrase=options.passphrase(name))
+        except IdentityError as error:
+            checks[0] = Check("keys", False, str(error), error.exit_code)
         except CoflowsError as error:
             checks.append(Check("store", False, str(error), error.exit_code))
         else:
