@@ -182,7 +182,7 @@ def _colony(client: Colonies, name: str | None) -> str:
         return known[0]
     raise ConfigurationError(
         f"Which colony? There {'are ' + ', '.join(known) if known else 'is none'}.",
-        hint="Give --colony NAME." if known else "Run: coflows colony add NAME",
+        hint="Give --colony NAME." if known else "Run: coflows colony add NAME; or give --colony, and --owner of it.",
     )
 
 
