@@ -224,6 +224,9 @@ class _Hosted:
 
     def log_to_screen_and_file(self) -> None:
         """As the options say."""
+        for level in (self.options.screen_level, self.options.log_file_level):
+            if level.upper() not in logging.getLevelNamesMapping():
+                raise ConfigurationError(f"{level!r} is no level.", hint="One is DEBUG, INFO, WARNING or ERROR.")
         logger = logging.getLogger("coflows")
         logger.setLevel(logging.DEBUG)
         form = logging.Formatter("%(levelname)-8s %(asctime)s %(message)s")
