@@ -123,11 +123,11 @@ def service_identity(user: str | None, settings: Settings) -> Identity:
     """Who signs: the user named, or the only one there is; else the services of this home have a key of their own."""
     if user or settings.user:
         return Home(settings.home).load_user(str(user or settings.user), settings.passphrase)
-    known = Home(settings.home).list_users()
+    known = Home(settings.home).user_names()
     if len(known) == 1:
-        return Home(settings.home).load_user(known[0][0], settings.passphrase)
+        return Home(settings.home).load_user(known[0], settings.passphrase)
     own = Home(settings.home / "services")
-    if not own.list_users():
+    if not own.user_names():
         with suppress(UserExistsError):  # Another service of this home was quicker.
             return own.create_user("service")
     return own.load_user("service")
