@@ -32,13 +32,16 @@ def add_to(app: typer.Typer) -> None:
         options: Options = ctx.obj
         home = _home(options)
         found = home.list_users()
-        for name in sorted(set(home.user_names()) - {name for name, _ in found}):
+        names = home.user_names()
+        for name in sorted(set(names) - {name for name, _ in found}):
             try:
                 home.user_id(name)
             except IdentityError as error:
                 print(f"coflows: {error}", file=sys.stderr)
         text = "\n".join(f"{name:<20} {user_id}" for name, user_id in found)
-        options.show([{"name": name, "user_id": user_id} for name, user_id in found], text or "There are no users.")
+        options.show(
+            [{"name": name, "user_id": user_id} for name, user_id in found], text if names else "There are no users."
+        )
 
     @group.command()
     def show(ctx: typer.Context, name: str = typer.Argument(None)) -> None:
