@@ -54,7 +54,7 @@ def access(
 
     A change acts within 5 seconds.
     """
-    from coflows.policies import get_flow_access, set_flow_access
+    from coflows.policies import get_flow_access, get_groups, set_flow_access
 
     options: Options = ctx.obj
     with options.client() as cl:
@@ -62,7 +62,10 @@ def access(
             found = get_flow_access(cl, endpoint)
         else:
             found = set_flow_access(cl, endpoint, rule_of(options, rule, roots))
-    text = "\n".join((f"{endpoint}: {found}", *sorted(found.users)))
+        members = None if found.group is None else get_groups(cl).get(found.group)
+    text = "\n".join((f"{endpoint}: {found}", *(members or sorted(found.users))))
+    if found.group is not None and not members:
+        text += f"\nNobody is in it: `coflows group add {found.group} USER`."
     options.show({"endpoint": endpoint, **found.to_dict()}, text)
 
 
@@ -85,7 +88,10 @@ def grant(
 
     options: Options = ctx.obj
     if (endpoint is None) == (token is None):
-        raise ConfigurationError("A grant is for an endpoint of yours, or part of one that you hold.", hint="Name one.")
+        raise ConfigurationError(
+            "A grant is for an endpoint of yours, or part of one that you hold.",
+            hint="Give ENDPOINT or --narrow GRANT.",
+        )
     lifetime = None if days is None else days * DAY
     with options.client() as cl:
         user_id = options.user_id(holder)
