@@ -33,10 +33,9 @@ def spend(grant: Grant, spent: Mapping[str, Spent], cost: Spent) -> dict[str, Sp
         new = Spent(*(had + more for had, more in zip(spent.get(block.id, Spent()), cost, strict=True)))
         for name, limit, amount, more in zip(Spent._fields, block.limits, new, cost, strict=True):
             if limit is not None and more and amount > limit:
-                allowed = f"{limit} {name.removesuffix('s') if limit == 1 else name}"
                 raise GrantSpentError(
-                    f"The grant for {grant.endpoint!r} is used up: it allows {allowed}, with all who were given a part "
-                    "of it.",
+                    f"The grant for {grant.endpoint!r} is used up: it allows {limit} {name}, with all who were given a "
+                    "part of it.",
                     hint="Ask its owner for a new one.",
                 )
         after[block.id] = new
