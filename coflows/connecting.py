@@ -50,7 +50,7 @@ def which_user(name: str | None = None) -> str:
     settings = load_settings()
     if name or settings.user:
         return name or str(settings.user)
-    known = [user for user, _ in Home(settings.home).list_users()]
+    known = Home(settings.home).user_names()  # One whose keys cannot be read is told so, not passed over.
     if len(known) == 1:
         return known[0]
     raise ConfigurationError(

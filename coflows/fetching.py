@@ -118,7 +118,9 @@ def reopen_flow_instance(cl: Client, flow_id: str) -> FlowProxy:
         return cl.proxy(InstanceAddress.from_dict(read(fetched.value)))
     instance = find_instance(cl.store, flow_id)
     if instance is None:
-        raise InstanceNotFoundError(f"There is no instance {flow_id}.", hint="Fetch one with get_flow_instance.")
+        raise InstanceNotFoundError(
+            f"There is no instance {flow_id}.", hint="Fetch one: get_flow_instance, or `coflows call --keep`."
+        )
     return cl.proxy(instance.address)
 
 

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 Pause = Callable[[], AbstractContextManager[None]]
 """Gives the block within which a future blocks its caller."""
+DISPATCH_POINT = "coflows_dispatch"
+"""The dispatch point of who names none."""
 COLONY = "colony."
 """Dispatch points of colonies begin so."""
 SLOW_REPLY = 15.0
@@ -160,7 +162,7 @@ class FlowFuture:
             self._where,
             first,
             self._address.dispatch_point,
-            _starts_worker(self._address.dispatch_point),
+            starts_worker(self._address.dispatch_point),
         )
         try:
             return self._reply.result(None if timeout is None else timeout - first)
@@ -202,9 +204,11 @@ class FlowFuture:
         return f"<FlowFuture {'done' if self.done() else 'pending'} of {self._where}>"
 
 
-def _starts_worker(dispatch_point: str) -> str:
+def starts_worker(dispatch_point: str) -> str:
     """The command that starts a worker of a dispatch point, for its owner."""
     colony = dispatch_point.removeprefix(COLONY)
     if colony != dispatch_point:
         return f"`python -m workers.executor --colony {colony} --type TYPE`"
+    if dispatch_point == DISPATCH_POINT:
+        return "`coflows worker all`"
     return f"`coflows worker all --dispatch-point {dispatch_point}`"

@@ -13,6 +13,7 @@ from coflows.errors import InstanceNotFoundError
 from coflows.identity.sealing import LONGEST, SKEW
 from coflows.model.address import InstanceAddress
 from coflows.model.layout import (
+    FETCHED,
     METADATA,
     MountPath,
     attempts_prefix,
@@ -84,6 +85,12 @@ def instance_ids(store: Store) -> Iterator[str]:
     """The ids of all instances, in order, read a page at a time."""
     for key in all_keys(store, METADATA):
         yield key[len(METADATA) :]
+
+
+def fetched_instances(store: Store) -> Iterator[InstanceAddress]:
+    """The addresses of the instances that this user has fetched from others, in the order of their ids."""
+    for entry in all_entries(store, FETCHED):
+        yield InstanceAddress.from_dict(read(entry.value))
 
 
 def mounted_ids(store: Store, endpoint: str) -> list[str]:

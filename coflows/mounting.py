@@ -27,6 +27,7 @@ from coflows.failpoints import Failpoints
 from coflows.flows.loading import FlowClasses
 from coflows.identity.sealing import SINGLE
 from coflows.keeping import Probation, tell_kept
+from coflows.model.calls import Reply
 from coflows.model.failure import Failure
 from coflows.model.flow_names import FlowName
 from coflows.model.layout import fetched_key, keeping_key
@@ -44,6 +45,8 @@ from coflows.waiting import PendingReply
 logger = logging.getLogger(__name__)
 
 MAX_TRIES = 100
+SLOW_ANSWER = 15.0
+"""Seconds after which who waits for another user's answer is told so."""
 WORKING = 2
 """Requests that are looked up or written at the same time; those that wait for other users do not count. More threads
 would only get into each other's way, and into that of turns in the same process."""
@@ -231,7 +234,7 @@ class Mounter:
         )
         unknown = UnknownUserError(
             f"There is no user {user_id} on this broker ({self._cl.broker.url}).",
-            hint="Compare with `coflows user show`; he must have connected to this broker once.",
+            hint="Compare with `coflows user show` there; a worker of his must have run on this broker once.",
         )
         return self._cl.session.request(door_queue(user_id).name, user_id, request_id, fetch, unroutable=unknown)
 
@@ -265,7 +268,7 @@ class Mounter:
         self, user_id: str, items: list[FetchItem], reply: PendingReply, deadline: float
     ) -> dict[str, Mounted]:
         try:
-            answer = reply.result(max(deadline - time.time(), 0.0))
+            answer = self._awaited(user_id, items, reply, max(deadline - time.time(), 0.0))
         except TimeoutError as error:
             raise CallTimeoutError(
                 f"User {user_id} did not answer in time.",
@@ -278,6 +281,24 @@ class Mounter:
             item.key: Mounted.from_dict(as_mapping(instances.get(item.key)), user_id, item.flow_endpoint)
             for item in items
         }
+
+    @staticmethod
+    def _awaited(user_id: str, items: list[FetchItem], reply: PendingReply, timeout: float) -> Reply:
+        """The reply; who waits for long is told for whom. Raises TimeoutError."""
+        try:
+            return reply.result(min(timeout, SLOW_ANSWER))
+        except TimeoutError:
+            if reply.done() or timeout <= SLOW_ANSWER:
+                return reply.result(0.0)
+        names = ", ".join(item.flow_endpoint for item in items)
+        logger.warning(
+            "User %s has not answered a request for %s in %.0f s; still waiting. Is a get_instance worker of his "
+            "running (coflows worker all)?",
+            user_id,
+            names,
+            SLOW_ANSWER,
+        )
+        return reply.result(timeout - SLOW_ANSWER)
 
     # -- taking back -------------------------------------------------------------------------------------------
 

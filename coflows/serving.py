@@ -30,6 +30,7 @@ from coflows.flows.config import SubflowSpec, subflow_specs
 from coflows.flows.flow import Flow
 from coflows.flows.loading import resolve_flow_class
 from coflows.flows.models import json_schema
+from coflows.futures import DISPATCH_POINT
 from coflows.instances import find_instance, instance_keys, mounted_ids, tombstones
 from coflows.model.layout import METADATA, SERVED, endpoint_prefix, quota_key, rule_key, serve_key
 from coflows.model.names import (
@@ -57,8 +58,6 @@ __all__ = [
     "serve_flow",
     "unserve_flow",
 ]
-
-DISPATCH_POINT = "coflows_dispatch"
 
 
 def serve_flow(

@@ -121,10 +121,8 @@ class Session:
         value = payload.to_dict()
         try:
             data = encode(value)
-        except SerializationError:
-            if isinstance(payload, Call | Reply):
-                encode(payload.data)  # Names the key as the author knows it.
-            raise
+        except SerializationError as error:
+            raise _by_its_author(payload, error) from None
         if isinstance(payload, Call | Reply) and payload.data:
             check_sendable(payload.data, MAX_DEPTH - 1)
         check_size(data, self._max_bytes)
@@ -341,6 +339,16 @@ class Session:
     def _drop(self, error: CoflowsError) -> None:
         logger.warning("Dropped what is no reply: %s", error)
         self.refusals.count(error)
+
+
+def _by_its_author(payload: Payload, error: SerializationError) -> SerializationError:
+    """The error that names the key as the author of the data knows it."""
+    if isinstance(payload, Call | Reply):
+        try:
+            encode(payload.data)
+        except SerializationError as named:
+            return named
+    return error
 
 
 def _into(future: Future[None]) -> Done:

@@ -22,6 +22,9 @@ from coflows.model.layout import usage_key, usage_prefix
 from coflows.quotas.quota import Quota
 from coflows.store.base import Store
 
+INSTANCES = (
+    "Delete some that you do not need: `coflows instances --fetched` lists them, `coflows delete ID` deletes one."
+)
 STEP = 16 * 2**10
 """Bytes in whole steps of which the growth of a state is recorded: most turns change nothing that counts."""
 FRESH, FRESH_ENOUGH = 5.0, 0.5
@@ -113,9 +116,9 @@ class Usage:
             instances = sum(one for one, _ in has) + sum(one.instances for one in more)
             size = sum(one for _, one in has) + sum(one.size for one in more)
             if quota.instances is not None and instances > quota.instances and any(one.instances for one in more):
-                raise _exceeded(f"{quota.instances} instances", "Delete some that you do not need.")
+                raise _exceeded(f"{quota.instances} instances", INSTANCES)
             if quota.stored_bytes is not None and size > quota.stored_bytes and any(one.size > 0 for one in more):
-                raise _exceeded(f"{quota.stored_bytes:,} bytes of state", "Delete instances that you do not need.")
+                raise _exceeded(f"{quota.stored_bytes:,} bytes of state", INSTANCES)
 
     def _sum(self, user_id: str, fresh: float) -> _Sum:
         found, now = self._sums.get(user_id), time.monotonic()

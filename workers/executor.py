@@ -75,8 +75,11 @@ def _run(given: argparse.Namespace) -> None:
 def _register(executor: Executor, module: str) -> None:
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigurationError(f"--functions {module} does not import: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(
+            f"--functions {module} does not import: {type(error).__name__}: {error}.",
+            hint="It is the name of a module that is here or installed, without .py.",
+        ) from error
     for name, function in vars(found).items():
         if inspect.isfunction(function) and function.__module__ == found.__name__ and not name.startswith("_"):
             executor.register(function)

@@ -15,6 +15,7 @@ from coflows.client import Client
 from coflows.config import load_secrets_file, load_settings, secrets_from_environment
 from coflows.connecting import open_client, which_user
 from coflows.errors import CoflowsError
+from coflows.flows.loading import check_folder
 from coflows.redaction import Redactor, redact_logs, url_secrets
 from coflows.serving import DISPATCH_POINT
 from workers.dispatch_worker import run_dispatch_worker_thread
@@ -47,6 +48,7 @@ def run_process(options: ProcessOptions, ready: Callable[[Client], None]) -> Non
         secrets |= load_secrets_file(options.secrets)
     known = {"passphrase": options.passphrase or "", **secrets}
     start_logs(options.broker_url, options.store_url, known, verbose=options.verbose)
+    check_folder(options.flow_modules)
     for folder in (options.flow_modules, Path.cwd()):
         if folder is not None and str(folder.absolute()) not in sys.path:
             sys.path.insert(0, str(folder.absolute()))

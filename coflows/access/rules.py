@@ -86,7 +86,8 @@ class Access:
         return cls(Mode(value["mode"]), frozenset(value["users"]), value["group"], value["roots"])
 
     def __str__(self) -> str:
-        who = {Mode.USERS: f"{len(self.users)} users", Mode.GROUP: f"group:{self.group}"}.get(self.mode, str(self.mode))
+        users = f"{len(self.users)} user{'' if len(self.users) == 1 else 's'}"
+        who = {Mode.USERS: users, Mode.GROUP: f"group:{self.group}"}.get(self.mode, str(self.mode))
         return f"{who}, root callers too" if self.roots else who
 
 

@@ -15,9 +15,11 @@ from coflows.errors import (
     BrokerError,
     BrokerUnavailableError,
     ConfigurationError,
+    NameInvalidError,
     QueueMismatchError,
     UnroutableError,
 )
+from coflows.model.names import check_user_id
 
 HEARTBEAT = 30
 """Seconds; a peer that is silent for twice as long is taken to be gone."""
@@ -67,8 +69,8 @@ class RabbitServer:
         elif "ACCESS_REFUSED" in repr(error):
             problem = BrokerAuthError(
                 f"RabbitMQ at {self.url} refuses user {self.user!r}.",
-                hint="Check user name and password in the broker URL; `rabbitmqctl change_password "
-                f"{self.user} ...` sets a new one. (RabbitMQ lets guest in from its own machine only.)",
+                hint=f"Check user name and password in the broker URL; {self._new_password()}. "
+                "(RabbitMQ lets guest in from its own machine only.)",
             )
         elif "NOT_ALLOWED" in repr(error):
             problem = BrokerAuthError(
@@ -98,12 +100,22 @@ class RabbitServer:
         elif code == 403:
             problem = BrokerAuthError(
                 f"RabbitMQ at {self.url} does not let user {self.user!r} use queue {queue}: {text}.",
-                hint=f"`rabbitmqctl set_permissions -p {self.vhost} {self.user} ...` gives an account permissions.",
+                hint=self._more_permissions(),
             )
         else:
             problem = BrokerError(f"RabbitMQ at {self.url} would not work on queue {queue}: {text}.")
         problem.__cause__ = reason
         return problem
+
+    def _new_password(self) -> str:
+        if _is_user_id(self.user):
+            return "`coflows broker rotate` gives the user's account a new one"
+        return f"`rabbitmqctl change_password {self.user} ...` sets a new one"
+
+    def _more_permissions(self) -> str:
+        if _is_user_id(self.user):
+            return "The account in the broker URL is for that user alone; `coflows broker add-user` gives each his own."
+        return f"`rabbitmqctl set_permissions -p {self.vhost} {self.user} ...` gives an account permissions."
 
     def unroutable(self, queue: str) -> UnroutableError:
         """There is no such queue."""
@@ -122,10 +134,25 @@ class RabbitServer:
         )
 
 
+def _is_user_id(name: str) -> bool:
+    try:
+        check_user_id(name)
+    except NameInvalidError:
+        return False
+    return True
+
+
+def _wrapped(error: Any) -> Any:
+    several = getattr(error, "exceptions", None)
+    return several[-1] if several else getattr(error, "exception", None) or next(iter(getattr(error, "args", ())), None)
+
+
 def _short(error: Any) -> str:
     # pika wraps what went wrong in what it was doing.
-    while inner := getattr(error, "exception", None) or next(iter(getattr(error, "args", ())), None):
+    while inner := _wrapped(error):
         if not isinstance(inner, BaseException):
             break
         error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error) or repr(error))[:200]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, counted
 
 if TYPE_CHECKING:
     from coflows.access.rules import Access
@@ -50,8 +50,11 @@ def access(
     rule: str = typer.Argument(None, help=RULE),
     roots: bool = typer.Option(False, help="Let in only calls whose root caller may come in too."),
 ) -> None:
-    """Show who may fetch an endpoint, or change it; acts within 5 seconds."""
-    from coflows.policies import get_flow_access, set_flow_access
+    """Show or change who may fetch an endpoint.
+
+    A change acts within 5 seconds.
+    """
+    from coflows.policies import get_flow_access, get_groups, set_flow_access
 
     options: Options = ctx.obj
     with options.client() as cl:
@@ -59,7 +62,10 @@ def access(
             found = get_flow_access(cl, endpoint)
         else:
             found = set_flow_access(cl, endpoint, rule_of(options, rule, roots))
-    text = "\n".join((f"{endpoint}: {found}", *sorted(found.users)))
+        members = None if found.group is None else get_groups(cl).get(found.group)
+    text = "\n".join((f"{endpoint}: {found}", *(members or sorted(found.users))))
+    if found.group is not None and not members:
+        text += f"\nNobody is in it: `coflows group add {found.group} USER`."
     options.show({"endpoint": endpoint, **found.to_dict()}, text)
 
 
@@ -76,13 +82,16 @@ def grant(
     size: int = typer.Option(None, "--bytes", help="How many bytes of messages, together."),
     token: str = typer.Option(None, "--narrow", help="A grant that you hold: hand it on, or less of it."),
 ) -> None:
-    """Print a grant: a token that lets a user fetch an endpoint, and nobody else."""
+    """Print a token that lets one user fetch an endpoint."""
     from coflows.errors import ConfigurationError
     from coflows.granting import LIFETIME, grant_flow, narrow_grant
 
     options: Options = ctx.obj
     if (endpoint is None) == (token is None):
-        raise ConfigurationError("A grant is for an endpoint of yours, or part of one that you hold.", hint="Name one.")
+        raise ConfigurationError(
+            "A grant is for an endpoint of yours, or part of one that you hold.",
+            hint="Give ENDPOINT or --narrow GRANT.",
+        )
     lifetime = None if days is None else days * DAY
     with options.client() as cl:
         user_id = options.user_id(holder)
@@ -95,7 +104,7 @@ def grant(
 
 
 def grants(ctx: typer.Context) -> None:
-    """List the grants that you have given, and what was spent of them."""
+    """List your grants, and what was spent of them."""
     from coflows.granting import list_grants
 
     options: Options = ctx.obj
@@ -107,7 +116,10 @@ def grants(ctx: typer.Context) -> None:
 def revoke(
     ctx: typer.Context, grant: str = typer.Argument(..., help="A grant, or its id as `grants` lists it.")
 ) -> None:
-    """Take a grant back, and all that it was handed on as; acts within 5 seconds."""
+    """Take a grant back, and all that was made of it.
+
+    Acts within 5 seconds.
+    """
     from coflows.granting import revoke_grant
 
     options: Options = ctx.obj
@@ -154,7 +166,10 @@ def list_groups(ctx: typer.Context) -> None:
 
 
 def add_members(ctx: typer.Context, group: str, users: list[str]) -> None:
-    """Add users (ids, or names of users here) to a group, making it if need be; acts within 5 seconds."""
+    """Add users to a group, making it if need be.
+
+    Users are ids, or names of users here. Acts within 5 seconds.
+    """
     _change(ctx.obj, group, users, [])
 
 
@@ -168,7 +183,9 @@ def _change(options: Options, group: str, add: list[str], remove: list[str]) -> 
 
     with options.client() as cl:
         members = change_group(cl, group, map(options.user_id, add), map(options.user_id, remove))
-    options.show({"group": group, "members": members}, "\n".join((f"{group}: {len(members)} users", *members)))
+    options.show(
+        {"group": group, "members": members}, "\n".join((f"{group}: {counted(len(members), 'user')}", *members))
+    )
 
 
 def delete_group(ctx: typer.Context, group: str) -> None:

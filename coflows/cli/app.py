@@ -32,6 +32,13 @@ def build() -> typer.Typer:
         rich_markup_mode=None,  # Loading rich takes as long as all the rest of a command together.
     )
 
+    def version(asked: bool) -> None:
+        if asked:
+            from importlib.metadata import version
+
+            print(f"coflows {version('coflows')}")
+            raise typer.Exit
+
     @app.callback()
     def root(
         ctx: typer.Context,
@@ -40,6 +47,7 @@ def build() -> typer.Typer:
         store: str = typer.Option(None, help="Store URL (or COFLOWS_STORE_URL); default sqlite://"),
         json: bool = typer.Option(False, "--json", help="Print results and errors as JSON."),
         verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, to standard error."),
+        _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
     ) -> None:
         ctx.obj = Options(user or None, broker or None, store or None, json, verbose)
 

@@ -33,7 +33,10 @@ def add_to(app: typer.Typer) -> None:
     def add_user(
         ctx: typer.Context, name: str = NAME, admin: str = ADMIN, vhost: str = VHOST, file: Path = FILE
     ) -> None:
-        """Make an account, and show the broker URL with its password: this once."""
+        """Make an account, and show its broker URL.
+
+        The password in it is shown this once.
+        """
         with _accounts(ctx.obj, admin, vhost) as accounts:
             _hand_over(ctx.obj, accounts, name, file, accounts.add)
 
@@ -46,7 +49,10 @@ def add_to(app: typer.Typer) -> None:
         file: Path = FILE,
         keep_connections: bool = typer.Option(False, "--keep-connections", help="Let those that are open go on."),
     ) -> None:
-        """Give an account a new password, and end the connections that were made with the old one."""
+        """Give an account a new password.
+
+        The connections that were made with the old one are ended.
+        """
         with _accounts(ctx.obj, admin, vhost) as accounts:
             _hand_over(
                 ctx.obj, accounts, name, file, lambda one: accounts.rotate(one, keep_connections=keep_connections)

@@ -22,7 +22,8 @@ def add_to(app: typer.Typer) -> None:
         options: Options = ctx.obj
         with options.client() as cl:
             new = Colonies(cl, coordinate=False).add_colony(colony)
-            text = f"Made colony {colony}." if new else f"Colony {colony} is there already; nothing changed."
+            runs = f"`python -m workers.executor --colony {colony} --type TYPE` runs its functions."
+            text = f"Made colony {colony}. {runs}" if new else f"Colony {colony} is there already; nothing changed."
             options.show({"colony": colony, "new": new, "owner": cl.user_id}, text)
 
     @group.command("list")
@@ -43,7 +44,10 @@ def add_to(app: typer.Typer) -> None:
         submit: bool = typer.Option(False, "--submit", help="Let him submit workflows."),
         execute: bool = typer.Option(False, "--execute", help="Let him run executors."),
     ) -> None:
-        """Say what another user may do; with neither option, nothing any more."""
+        """Say what another user may do in a colony.
+
+        With neither option he may do nothing any more.
+        """
         from coflows.workflow.colonies.colonies import Colonies
 
         options: Options = ctx.obj

@@ -100,6 +100,12 @@ class Options:
             if self.verbose and trace is not None:
                 print(printable(trace.rstrip()), file=sys.stderr)
             print(f"coflows: {printable(error.message)}", file=sys.stderr)
-            if error.hint:
-                print(f"         {printable(error.hint)}", file=sys.stderr)
+            more = "-v shows the traceback." if trace is not None and not self.verbose else ""
+            if hint := f"{error.hint} {more}".strip():
+                print(f"         {printable(hint)}", file=sys.stderr)
         return error.exit_code
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 user", "2 users"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coflows.cli.context import Options
-from coflows.errors import CoflowsError
+from coflows.cli.context import Options, counted
+from coflows.errors import CoflowsError, IdentityError
 
 if TYPE_CHECKING:
     from coflows.client import Client
@@ -41,6 +41,8 @@ def diagnose(options: Options) -> list[Check]:
         try:
             name = options.user_name()
             cl = open_client(name, options.broker_url, options.store_url, passphrase=options.passphrase(name))
+        except IdentityError as error:
+            checks[0] = Check("keys", False, str(error), error.exit_code)
         except CoflowsError as error:
             checks.append(Check("store", False, str(error), error.exit_code))
         else:
@@ -86,34 +88,45 @@ def _try_broker(cl: Client) -> str:
 
 
 def _points_served(cl: Client) -> dict[str, list[str]]:
-    """The endpoints that are served, by dispatch point."""
+    """The endpoints that are served, by dispatch point; executors come and go as their colonies need them."""
     from coflows.endpoints import endpoint_names, find_endpoints
+    from coflows.futures import COLONY
 
     points: dict[str, list[str]] = {}
     for endpoint in find_endpoints(cl.store, endpoint_names(cl.store)).values():
-        if endpoint.served:
+        if endpoint.served and (not endpoint.internal or endpoint.dispatch_point.startswith(COLONY)):
             points.setdefault(endpoint.dispatch_point, []).append(endpoint.name)
     return points
 
 
 def _look_for_workers(cl: Client, points: dict[str, list[str]]) -> str:
     from coflows.dispatch.membership import alive_workers, refused_by_workers
-    from coflows.releasing import ask_release
+    from coflows.futures import COLONY, starts_worker
 
-    lacking = [
-        f"no dispatch worker for {point!r} (nobody answers at {', '.join(names)})"
-        for point, names in points.items()
-        if not alive_workers(cl.store, point)
-    ]
-    try:
-        ask_release(cl, cl.user_id, []).result(ANSWER)  # Releases nothing; only who is alive answers.
-    except TimeoutError:
-        lacking.append("no get_instance worker (other users cannot fetch)")
+    lacking: dict[str, str] = {}
+    for point, names in points.items():
+        if not alive_workers(cl.store, point):
+            lacking[f"no dispatch worker for {point!r} (nobody answers at {', '.join(names)})"] = starts_worker(point)
+    if not all(point.startswith(COLONY) for point in points) and not _door_answers(cl):
+        lacking["no get_instance worker (other users cannot fetch)"] = "`coflows worker all`"
     if lacking:
-        raise CoflowsError(f"There is {' and '.join(lacking)}.", hint="Run: coflows worker all")
+        commands = dict.fromkeys(lacking.values())
+        if any(one.startswith("`coflows worker all --") for one in commands):
+            commands.pop("`coflows worker all`", None)
+        raise CoflowsError(f"There is {' and '.join(lacking)}.", hint=f"Run: {', '.join(commands)}")
     refused: Counter[str] = Counter()
     for point in points:
         refused |= refused_by_workers(cl.store, point)  # Workers of one process count for all its points.
     said = ", ".join(f"{count} x {code}" for code, count in sorted(refused.items()))
     told = f"; since they started they have refused {said} (see coflows dlq list, and their log)" if said else ""
-    return f"{sum(map(len, points.values()))} endpoints are served, and workers are there{told}"
+    return f"{counted(sum(map(len, points.values())), 'endpoint')} served, and workers are there{told}"
+
+
+def _door_answers(cl: Client) -> bool:
+    from coflows.releasing import ask_release
+
+    try:
+        ask_release(cl, cl.user_id, []).result(ANSWER)  # Releases nothing; only who is alive answers.
+    except TimeoutError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, counted
 from coflows.shown import printable
 
 REGISTRY = typer.Option(None, "--registry", help="URL of a registry to ask (or COFLOWS_REGISTRIES); can be repeated.")
@@ -27,7 +27,10 @@ def find(
     per_page: int = typer.Option(10, min=1, max=1000, help="How many flows of each registry are on a page."),
     timeout: float = typer.Option(10.0, help="Seconds to wait for a registry."),
 ) -> None:
-    """List who serves what, as registries know it; each flow is checked to be signed by its user."""
+    """List who serves what, as registries know it.
+
+    Each flow is checked to be signed by its user.
+    """
     from coflows.registry.lookup import ask_all, proven_page
 
     options: Options = ctx.obj
@@ -60,5 +63,5 @@ def _lines(said: dict[str, Any]) -> list[str]:
     for one in said["registries"]:
         pages = -(-one["filtered"] // said["pp"])
         where = f", page {said['p']} of 0 to {pages - 1}" if pages > 1 else ""
-        lines.append(f"{one['url']}: {one['filtered']} of {one['total']} flows{where}")
+        lines.append(f"{one['url']}: {one['filtered']} of {counted(one['total'], 'flow')}{where}")
     return lines if said["items"] else lines[1:]

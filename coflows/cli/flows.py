@@ -11,10 +11,11 @@ import typer
 
 from coflows.cli.access import RULE, rule_of
 from coflows.cli.context import Options
-from coflows.errors import CallTimeoutError, ConfigurationError, NameInvalidError
+from coflows.errors import CallTimeoutError, ConfigurationError, EndpointNotFoundError, NameInvalidError
 from coflows.shown import as_json
 
 if TYPE_CHECKING:
+    from coflows.client import Client
     from coflows.proxy import FlowProxy
 
 HERE = typer.Option(None, "--flow-modules", help="Folder where flow classes are looked for, besides this one.")
@@ -37,6 +38,9 @@ def add_to(app: typer.Typer) -> None:
 
 def add_module_path(folder: Path | None) -> None:
     """A command finds flow classes in the folder it is run in, as a script does."""
+    from coflows.flows.loading import check_folder
+
+    check_folder(folder)
     for place in (folder, Path.cwd()):
         if place is not None and str(place.absolute()) not in sys.path:
             sys.path.insert(0, str(place.absolute()))
@@ -57,6 +61,8 @@ def serve(
     flow_modules: Path = HERE,
 ) -> None:
     """Serve a flow class at an endpoint."""
+    from coflows.dispatch.membership import alive_workers
+    from coflows.futures import starts_worker
     from coflows.serving import recursive_serve_flow, serve_flow
 
     options: Options = ctx.obj
@@ -67,6 +73,8 @@ def serve(
         new = act(cl, flow_class, endpoint, dispatch_point, parallel, singleton, rule, quota=_limits(quota))
         changed = "nothing changed" if not quota else "only its quota was set"
         text = f"Serving {flow_class} at {endpoint}." if new else f"{endpoint} was served already; {changed}."
+        if not alive_workers(cl.store, dispatch_point):
+            text += f" No dispatch worker is there yet: {starts_worker(dispatch_point)}."
         options.show({"served": endpoint, "new": new, "user_id": cl.user_id}, text)
 
 
@@ -140,7 +148,7 @@ def flows(
     for one in found:
         access = "" if one.access == EVERYBODY else f"  ({one.access})"
         lines.append(f"{one.name:<30} {one.flow_class_name}{access}{'' if one.served else '  (unserved)'}")
-    options.show(rows, "\n".join(lines))
+    options.show(rows, "\n".join(lines) or "There are no endpoints.")
 
 
 def tree(ctx: typer.Context, values: bool = typer.Option(False, help="Show what the keys hold.")) -> None:
@@ -155,15 +163,29 @@ def tree(ctx: typer.Context, values: bool = typer.Option(False, help="Show what 
             print_served_flows(cl, print_values=values)
 
 
-def instances(ctx: typer.Context) -> None:
+def instances(
+    ctx: typer.Context, fetched: bool = typer.Option(False, "--fetched", help="Those that he has at other users.")
+) -> None:
     """List the instances."""
-    from coflows.instances import find_instance, instance_ids
+    from coflows.instances import fetched_instances, find_instance, instance_ids
 
     options: Options = ctx.obj
     with options.client() as cl:
+        if fetched:
+            theirs = [
+                {"flow_id": one.flow_id, "endpoint": one.flow_endpoint, "user_id": one.user_id}
+                for one in fetched_instances(cl.store)
+            ]
+            _show_instances(options, theirs)
+            return
         found = [one for flow_id in instance_ids(cl.store) if (one := find_instance(cl.store, flow_id)) is not None]
     rows = [{"flow_id": one.path.flow_id, "endpoint": one.path.endpoint, "client": one.path.client} for one in found]
-    options.show(rows, "\n".join(f"{row['flow_id']}  {row['endpoint']:<30} {row['client']}" for row in rows))
+    _show_instances(options, rows)
+
+
+def _show_instances(options: Options, rows: list[dict[str, str]]) -> None:
+    lines = [f"{flow_id}  {endpoint:<30} {user}" for flow_id, endpoint, user in map(dict.values, rows)]
+    options.show(rows, "\n".join(lines) or "There are no instances.")
 
 
 def call(
@@ -177,7 +199,7 @@ def call(
     flow_modules: Path = HERE,
 ) -> None:
     """Fetch an instance, send it one message, print the reply's data."""
-    from coflows.serving import get_flow_instance, release_flow_instance, reopen_flow_instance
+    from coflows.serving import release_flow_instance, reopen_flow_instance
 
     options: Options = ctx.obj
     message = _data(data)
@@ -186,7 +208,7 @@ def call(
         if _is_instance(endpoint):
             reply = _ask(reopen_flow_instance(cl, endpoint), message, timeout)
         else:
-            flow = get_flow_instance(cl, endpoint, options.user_id(user), timeout=timeout, grant=grant)
+            flow = _fetched(options, cl, endpoint, user, timeout, grant)
             try:
                 reply = _ask(flow, message, timeout)
             finally:
@@ -195,6 +217,17 @@ def call(
                 else:
                     release_flow_instance(cl, flow, timeout=timeout)
         options.show(reply, as_json(reply))
+
+
+def _fetched(options: Options, cl: Client, endpoint: str, user: str, timeout: float, grant: str | None) -> FlowProxy:
+    from coflows.serving import get_flow_instance
+
+    try:
+        return get_flow_instance(cl, endpoint, options.user_id(user), timeout=timeout, grant=grant)
+    except EndpointNotFoundError as error:
+        if user != "local":
+            raise
+        raise EndpointNotFoundError(error.message, hint=f"{error.hint} --user ID says who else serves it.") from error
 
 
 def _is_instance(name: str) -> bool:
@@ -213,8 +246,8 @@ def _ask(flow: FlowProxy, message: dict[str, Any], timeout: float) -> dict[str, 
     except CallTimeoutError as error:
         raise CallTimeoutError(
             error.message,
-            hint=f"Is a dispatch worker for {flow.address.dispatch_point!r} running there (coflows worker all)? "
-            "--timeout waits longer.",
+            hint=f"Is a dispatch worker for {flow.address.dispatch_point!r} running there (coflows worker all), and "
+            "does the flow's run return a reply? --timeout waits longer.",
         ) from error
 
 
@@ -233,7 +266,10 @@ def _data(text: str) -> dict[str, Any]:
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Say what is wrong with keys, store, broker, workers or clock, and the fix."""
+    """Say what is wrong, and how to mend it.
+
+    Looks at keys, store, broker, workers and clock.
+    """
     from coflows.cli.diagnosis import diagnose
 
     options: Options = ctx.obj

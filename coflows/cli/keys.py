@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, counted
 from coflows.errors import CertificateError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ def add_to(app: typer.Typer) -> None:
 
     @group.command()
     def show(ctx: typer.Context) -> None:
-        """Print which keys count, and the certificate that peers may be given by hand."""
+        """Print which keys count, and the certificate.
+
+        That is what peers may be given by hand (`coflows key learn`).
+        """
         options: Options = ctx.obj
         with options.client() as cl:
             cl.keyring.reread()
@@ -67,7 +70,10 @@ def add_to(app: typer.Typer) -> None:
 
     @group.command()
     def learn(ctx: typer.Context, certificate: str) -> None:
-        """Take in the certificate of another user, as his `coflows key show` prints it."""
+        """Take in the certificate of another user.
+
+        It is what his `coflows key show` prints.
+        """
         from coflows.rotation import learn
 
         options: Options = ctx.obj
@@ -121,5 +127,5 @@ def _show(options: Options, user_id: str, certificate: Certificate | None, told:
     ]
     if told is not None:
         value["told"] = told
-        lines.append(f"{told} peers were told.")
+        lines.append(f"Told {counted(told, 'peer')}.")
     options.show(value, "\n".join([*lines, raw]).rstrip())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, counted
 from coflows.shown import printable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_to(app: typer.Typer) -> None:
         """Tell what a service is, and to whom it is connected."""
         with _asked(ctx.obj, service) as asked:
             found = {**asked.info(), **asked.connections()}
-        lines = [f"{found['url']} is a {found['role']} of {found['user_id']} with {found['total']} flows."]
+        lines = [f"{found['url']} is a {found['role']} of {found['user_id']} with {counted(found['total'], 'flow')}."]
         lines += [f"connects to {one['url']}: {one['state']}. {one['error']}".rstrip() for one in found["connections"]]
         lines += [f"is connected from {one['url']}: {one['role']}, {one['status']}" for one in found["peers"]]
         ctx.obj.show(found, "\n".join(map(printable, lines)))

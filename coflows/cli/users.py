@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import typer
 
 from coflows.cli.context import Options
+from coflows.errors import IdentityError
 
 if TYPE_CHECKING:
     from coflows.identity.home import Home
@@ -28,9 +30,18 @@ def add_to(app: typer.Typer) -> None:
     def list_users(ctx: typer.Context) -> None:
         """List the users whose keys are in COFLOWS_HOME."""
         options: Options = ctx.obj
-        found = _home(options).list_users()
+        home = _home(options)
+        found = home.list_users()
+        names = home.user_names()
+        for name in sorted(set(names) - {name for name, _ in found}):
+            try:
+                home.user_id(name)
+            except IdentityError as error:
+                print(f"coflows: {error}", file=sys.stderr)
         text = "\n".join(f"{name:<20} {user_id}" for name, user_id in found)
-        options.show([{"name": name, "user_id": user_id} for name, user_id in found], text)
+        options.show(
+            [{"name": name, "user_id": user_id} for name, user_id in found], text if names else "There are no users."
+        )
 
     @group.command()
     def show(ctx: typer.Context, name: str = typer.Argument(None)) -> None:

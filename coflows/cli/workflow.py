@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from coflows.cli.context import Options
+from coflows.cli.context import Options, counted
 from coflows.errors import ConfigurationError, WorkflowCancelledError, WorkflowFailedError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="workflow")
     group.command()(submit)
     for name, (state, word) in LISTS.items():
-        group.command(name, help=f"List {word} workflows.")(_lister(state))
+        group.command(name, help=f"List {word} workflows.")(_lister(state, word))
     group.command()(get)
     group.command()(cancel)
     group.command()(remove)
@@ -84,7 +84,7 @@ def get(
     wait: bool = typer.Option(False, "--wait", help="Wait for the workflow's end."),
     timeout: float = typer.Option(None, help="Seconds to wait at most."),
 ) -> None:
-    """Show a workflow with its processes, or one process with its output."""
+    """Show a workflow, or one process with its output."""
     from coflows.workflow.colonies.places import GraphId, ProcessId
 
     options: Options = ctx.obj
@@ -118,11 +118,14 @@ def remove(ctx: typer.Context, processgraphid: str = GRAPH, owner: str = OWNER) 
 
 
 def removeall(ctx: typer.Context, colony: str = COLONY, owner: str = OWNER) -> None:
-    """Delete all workflows that are over; say which stay, and why."""
+    """Delete all workflows that are over.
+
+    Says which stay, and why.
+    """
     options: Options = ctx.obj
     with _colonies(options, owner) as client:
         removed, kept = client.removeall(_colony(client, colony))
-    lines = [f"Removed {len(removed)} workflow(s).", *(f"Not removed: {name}: {why}." for name, why in kept)]
+    lines = [f"Removed {counted(len(removed), 'workflow')}.", *(f"Not removed: {name}: {why}." for name, why in kept)]
     options.show(
         {"removed": removed, "kept": [{"processgraphid": one, "why": why} for one, why in kept]}, "\n".join(lines)
     )
@@ -145,7 +148,7 @@ def graph(
     options.show({"processgraphid": processgraphid, "svg" if svg else "mermaid": drawn}, drawn)
 
 
-def _lister(state: str) -> Any:
+def _lister(state: str, word: str) -> Any:
     def listed(
         ctx: typer.Context,
         colony: str = COLONY,
@@ -157,7 +160,8 @@ def _lister(state: str) -> Any:
         options: Options = ctx.obj
         with _colonies(options, owner) as client:
             found = client.get_processgraphs(_colony(client, colony), [state], limit)
-        options.show([_plain(one) for one in found], "" if options.json else graphs_table(found))
+        text = graphs_table(found) if found and not options.json else f"There are no {word} workflows."
+        options.show([_plain(one) for one in found], text)
 
     return listed
 
@@ -178,7 +182,7 @@ def _colony(client: Colonies, name: str | None) -> str:
         return known[0]
     raise ConfigurationError(
         f"Which colony? There {'are ' + ', '.join(known) if known else 'is none'}.",
-        hint="Give --colony NAME." if known else "Run: coflows colony add NAME",
+        hint="Give --colony NAME." if known else "Run: coflows colony add NAME; or give --colony, and --owner of it.",
     )
 
 

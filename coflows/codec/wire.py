@@ -25,7 +25,7 @@ def encode(value: Any) -> bytes:
     try:
         return bytes(msgpack.packb(value, strict_types=False))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _explain(value, error) from error
+        raise _explain(value, error) from None  # It says more than msgpack does.
 
 
 def decode(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS) -> Any:
@@ -126,9 +126,13 @@ def _check_bounds(value: Any, max_depth: int, max_items: int) -> int:
 def _explain(value: Any, error: Exception) -> SerializationError:
     found = find_culprit(value)
     if found is None:
-        return SerializationError(f"Cannot encode a {type(value).__name__}: {error}.", hint=_HINT)
+        return SerializationError(f"Cannot encode {_with_article(type(value).__name__)}: {error}.", hint=_HINT)
     key, why = found
     return SerializationError(f"Cannot encode {f'key {key!r}' if key else 'the value'}: {why}.", hint=_HINT)
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def find_culprit(value: Any, key: str = "", depth: int = 0) -> tuple[str, str] | None:
@@ -155,5 +159,5 @@ def find_culprit(value: Any, key: str = "", depth: int = 0) -> tuple[str, str] |
     except UnicodeEncodeError:
         return key, "the text has half a surrogate pair and is no Unicode"
     except (TypeError, ValueError):
-        return key, f"a {type(value).__name__} is no plain value"
+        return key, f"{_with_article(type(value).__name__)} is no plain value"
     return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from coflows.errors import FlowClassError
+from coflows.errors import ConfigurationError, FlowClassError
 from coflows.flows.flow import Flow, is_complete
 
 SHIPPED = "flow_modules"
@@ -27,6 +27,14 @@ def resolve_flow_class(flow_class_name: str, base_paths: Sequence[Path] = ()) ->
     it runs the module's code.
     """
     return _locate(flow_class_name, base_paths)[1]
+
+
+def check_folder(folder: Path | None) -> None:
+    """Raise ConfigurationError for a folder of flow modules that is not there."""
+    if folder is not None and not folder.is_dir():
+        raise ConfigurationError(
+            f"{folder} is no folder.", hint="--flow-modules is the folder that contains the module."
+        )
 
 
 class FlowClasses:
@@ -69,6 +77,11 @@ def _locate(flow_class_name: str, base_paths: Sequence[Path]) -> tuple[ModuleTyp
             hint="Check the name, or give the folder that contains it: --flow-modules on the command line, "
             "flow_modules_base_path in Python, or COFLOWS_FLOW_MODULES for both.",
         )
+    if (inner := sys.modules.get(flow_class_name) or _import(flow_class_name)) is not None:
+        raise FlowClassError(
+            f"{flow_class_name} is a module, not a flow class.",
+            hint=f"Write {flow_class_name}.ClassName; it has these flows: {', '.join(_flow_names(inner)) or 'none'}.",
+        )
     raise FlowClassError(
         f"Module {module_name!r} ({getattr(lacking, '__file__', None) or 'not from a file'}) has no {class_name!r}.",
         hint=f"It has these flows: {', '.join(_flow_names(lacking)) or 'none'}.",
@@ -80,7 +93,7 @@ def _split(name: object) -> tuple[str, str]:
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise FlowClassError(
             f"{name!r} does not name a flow class.",
-            hint="Write Package.ClassName, for instance ReverseNumberFlowModule.ReverseNumberAtomicFlow.",
+            hint="Write Package.ClassName, or package.module.ClassName: for instance CounterFlowModule.CounterFlow.",
         )
     return ".".join(parts[:-1]), parts[-1]
 
@@ -156,4 +169,4 @@ def _flow_names(module: ModuleType) -> list[str]:
 
 def _places(base_paths: Sequence[Path]) -> str:
     folders = [str(Path(path).resolve()) for path in base_paths]
-    return ", ".join(["what Python can import (sys.path)", *folders, f"the shipped {SHIPPED}"])
+    return ", ".join(["what Python can import (sys.path)", *folders]) + f" or the shipped {SHIPPED}"

@@ -6,11 +6,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from coflows.errors import IdentityError, PassphraseError, UserExistsError, UserNotFoundError
+from coflows.errors import IdentityError, NameInvalidError, PassphraseError, UserExistsError, UserNotFoundError
 from coflows.identity.keys import Identity
 from coflows.model.names import check_user_id, check_user_name
 
@@ -99,7 +99,7 @@ class Home:
         try:
             mode, text, around = file.stat().st_mode, file.read_text(), file.parent.stat().st_mode
         except FileNotFoundError:
-            known = ", ".join(user for user, _ in self.list_users()) or "none"
+            known = ", ".join(self.user_names()) or "none"
             raise UserNotFoundError(
                 f"There is no user {name!r} in {self.path} (known: {known}).",
                 hint=f"Run: coflows user create {name}",
@@ -129,14 +129,20 @@ class Home:
             hint="Restore it from a backup; without it the user is lost.",
         )
 
+    def user_names(self) -> list[str]:
+        """The names of all users, in order, also of those whose keys cannot be read."""
+        found = []
+        for file in sorted(self.path.glob("users/*/key")):
+            with suppress(NameInvalidError):
+                found.append(check_user_name(file.parent.name))
+        return found
+
     def list_users(self) -> list[tuple[str, str]]:
         """Names and user ids of all users whose keys can be read, by name; no passphrase is needed."""
         found = []
-        for file in sorted(self.path.glob("users/*/key")):
-            try:
-                found.append((file.parent.name, self.user_id(file.parent.name)))
-            except (IdentityError, ValueError):
-                continue
+        for name in self.user_names():
+            with suppress(IdentityError, ValueError):
+                found.append((name, self.user_id(name)))
         return found
 
 

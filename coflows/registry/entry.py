@@ -90,6 +90,7 @@ def first_problem(error: Exception) -> str:
     """Where and what, in one line."""
     if isinstance(error, ValidationError):
         where, what, kind = problems(error)[0]
+        what = what.removeprefix("Value error, ").rstrip(".")
         return f"{where or 'it'} is not known" if kind == "extra_forbidden" else f"{where or 'it'}: {what}"
     return in_one_line(str(error).rstrip("."))
 

@@ -16,7 +16,7 @@ from coflows.endpoints import endpoint_names, find_endpoints
 from coflows.errors import ConfigurationError, UserExistsError
 from coflows.identity.home import Home
 from coflows.identity.keys import Identity
-from coflows.registry.options import Options, make_options
+from coflows.registry.options import NO_LOADER, Options, make_options
 from coflows.registry.sources import FlowSource, ListedFlows, ServedFlows
 
 logger = logging.getLogger(__name__)
@@ -28,12 +28,14 @@ STORE = "store"
 
 
 class Setup(NamedTuple):
-    """All that a service is made of. ``opened`` is the session that was opened for it, to close."""
+    """All that a service is made of. ``opened`` is the session that was opened for it, to close; ``doubt`` what its
+    owner is to be warned of."""
 
     options: Options
     identity: Identity
     source: FlowSource
     opened: Client | None
+    doubt: str | None = None
 
 
 def set_up(loader: Loader, said: dict[str, Any], settings: Settings, passphrase: Passphrase = None) -> Setup:
@@ -54,29 +56,27 @@ def set_up(loader: Loader, said: dict[str, Any], settings: Settings, passphrase:
         return Setup(options.model_copy(update={"broker": broker}), cl.identity, ServedFlows(cl), cl)
     identity = service_identity(options.user, settings, passphrase)
     source = ListedFlows(options.flows, settings.flow_modules)
-    _tell_unserved(identity, source, settings, passphrase)
-    return Setup(options, identity, source, None)
+    return Setup(options, identity, source, None, _unserved(identity, source, settings, passphrase))
 
 
-def _tell_unserved(identity: Identity, source: ListedFlows, settings: Settings, passphrase: Passphrase) -> None:
-    """Warn of endpoints that are listed and not served: whoever finds one could not fetch it."""
+def _unserved(identity: Identity, source: ListedFlows, settings: Settings, passphrase: Passphrase) -> str | None:
+    """Which endpoints are listed and not served: whoever finds one could not fetch it."""
     offered = [entry.flow_endpoint for entry in source.entries() if entry.flow_endpoint is not None]
     user = next((name for name, user_id in Home(settings.home).list_users() if user_id == identity.user_id), None)
     if not offered or user is None:
-        return
+        return None
     with open_client(user, passphrase=_told(passphrase, user)) as cl:
         served = {name: one for name, one in find_endpoints(cl.store, endpoint_names(cl.store)).items() if one.served}
     lacking = [name for name in offered if name not in served]
-    if lacking:
-        there = ", ".join(name for name, one in served.items() if not one.internal) or "nothing"
-        logger.warning(
-            "User %s does not serve %s, which this node lists; he serves %s.", user, ", ".join(lacking), there
-        )
+    if not lacking:
+        return None
+    there = ", ".join(name for name, one in served.items() if not one.internal) or "nothing"
+    return f"User {user} does not serve {', '.join(lacking)}, which this node lists; he serves {there}."
 
 
 def _read(loader: Loader) -> tuple[dict[str, Any], str]:
     if loader is None:
-        return {}, "the call"
+        return {}, NO_LOADER
     if isinstance(loader, str) and (loader == STORE or loader.startswith(f"{STORE}:")):
         return {"flows": STORE, "user": loader.partition(":")[2] or None}, loader
     where, value = str(loader), cast(Any, loader)
@@ -114,7 +114,10 @@ def _yaml(path: Path) -> object:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise ConfigurationError(f"The loader {path} cannot be read: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"The loader {path} cannot be read: {error.strerror}.",
+            hint="It is a YAML file, module:callable, or store:USER: docs/registry.md shows each.",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"The loader {path} is not YAML: {error}.") from error
 
@@ -122,12 +125,13 @@ def _yaml(path: Path) -> object:
 def service_identity(user: str | None, settings: Settings, passphrase: Passphrase = None) -> Identity:
     """Who signs: the user named, or the only one there is; else the services of this home have a key of their own."""
     home = Home(settings.home)
-    known = home.list_users()
-    name = user or settings.user or (known[0][0] if len(known) == 1 else None)
+    name = user or settings.user
+    if name is None and len(known := home.user_names()) == 1:
+        name = known[0]
     if name is not None:
         return home.load_user(name, _told(passphrase, name) or settings.passphrase)
     own = Home(settings.home / "services")
-    if not own.list_users():
+    if not own.user_names():
         with suppress(UserExistsError):  # Another service of this home was quicker.
             return own.create_user("service")
     return own.load_user("service")

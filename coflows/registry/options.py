@@ -117,10 +117,14 @@ class Options(BaseModel):
 DEFAULTS = Options()
 
 
+NO_LOADER = "the call"
+"""Where options come from that no loader gives."""
+
+
 def make_options(said: dict[str, Any], loaded: dict[str, Any], where: str = "the loader") -> Options:
     """What the caller says, as far as it is not the default, goes before what the loader says. Raises
     ConfigurationError."""
-    for place, values in ((where, loaded), ("the call", said)):
+    for place, values in ((where, loaded), (NO_LOADER, said)):
         unknown = values.keys() - Options.model_fields.keys()
         if unknown:
             raise ConfigurationError(
@@ -131,7 +135,8 @@ def make_options(said: dict[str, Any], loaded: dict[str, Any], where: str = "the
     try:
         return Options(**{**loaded, **given})
     except (ValidationError, NameInvalidError) as error:
+        what = "The arguments" if where == NO_LOADER else f"{where}, or the arguments beside it,"
         raise ConfigurationError(
-            f"{where}, or the arguments beside it, are not valid: {first_problem(error)}.",
+            f"{what} are not valid: {first_problem(error)}.",
             hint=f"A flow has {', '.join(FlowSpec.model_fields)}." if "flows" in first_problem(error) else "",
         ) from error

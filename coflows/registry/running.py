@@ -160,7 +160,7 @@ class _Hosted:
     def __init__(self, loader: Loader, said: dict[str, Any]) -> None:
         settings, said = load_settings(), dict(said)
         setup = set_up(loader, said, settings, said.pop("passphrase", None))
-        self._opened = setup.opened
+        self._opened, self._doubt = setup.opened, setup.doubt
         try:
             host, port, tls = where_to_listen(setup.options)
             self._socket, self.options = _bound(setup.options, host, port)
@@ -205,6 +205,8 @@ class _Hosted:
         """Begin; who connects now is answered once ``serve`` runs."""
         self.service.start()
         logger.info("%s: %s startup complete.", self.options.url, self.options.role)
+        if self._doubt is not None:
+            logger.warning("%s", self._doubt)
 
     def serve(self) -> None:
         """Until it is stopped, or, in the main thread, by a signal."""
@@ -225,6 +227,9 @@ class _Hosted:
 
     def log_to_screen_and_file(self) -> None:
         """As the options say."""
+        for level in (self.options.screen_level, self.options.log_file_level):
+            if level.upper() not in logging.getLevelNamesMapping():
+                raise ConfigurationError(f"{level!r} is no level.", hint="One is DEBUG, INFO, WARNING or ERROR.")
         logger = logging.getLogger("coflows")
         logger.setLevel(logging.DEBUG)
         form = logging.Formatter("%(levelname)-8s %(asctime)s %(message)s")

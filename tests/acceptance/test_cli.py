@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from coflows.cli.app import build
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
@@ -68,7 +72,8 @@ def test_two_terminals(coflows: Run, worker: Callable[..., subprocess.Popen[str]
     assert "asked to fail" in failed.stderr
     assert "Traceback" not in failed.stderr, "nobody else sees the code"
     own = ("call", "counter", "--as", "alice", "--data", '{"fail": true}')
-    assert "Traceback" not in coflows(*own, code=9).stderr
+    told = coflows(*own, code=9).stderr
+    assert "Traceback" not in told and "-v shows the traceback." in told and "-v shows" not in failed.stderr
     assert "in run\n" in coflows(*own, "-v", code=9).stderr
     assert "in run\n" in json.loads(coflows(*own, "--json", code=9).stderr)["error"]["remote_traceback"]
     instances = json.loads(coflows("instances", "--as", "alice", "--json").stdout)
@@ -104,16 +109,26 @@ def test_who_is_called(coflows: Run, worker: Callable[..., subprocess.Popen[str]
     for name in ("alice", "bob"):
         coflows("user", "create", name)
     assert "--as NAME" in coflows("flows", code=2).stderr
-    coflows("serve", "CounterFlowModule.CounterFlow", "counter", "--as", "alice")
+    served = coflows("serve", "CounterFlowModule.CounterFlow", "counter", "--as", "alice").stdout
+    assert "No dispatch worker is there yet: `coflows worker all`." in served
+    assert "--user ID" in coflows("call", "counter", "--as", "bob", code=7).stderr
     refused = coflows("call", "counter", "--as", "alice", "--timeout", "0.3", code=10).stderr
     assert "coflows worker all" in refused and "future.key" not in refused
     worker("coflows.cli", "worker", "all", "--as", "alice")
     ask = ("--as", "bob", "call", "counter", "--user", "alice")
+    again = ("serve", "CounterFlowModule.CounterFlow", "counter", "--as", "alice")
+    assert "its quota is set" in coflows(*again, "--quota", "instances=1,messages=none").stdout
+    assert "'calls'" in coflows(*again, "--quota", "calls=1", code=2).stderr
+    assert "--quota messages=10" in coflows(*again, "--quota", "many", code=2).stderr
     kept = coflows(*ask, "--keep").stderr.strip()
+    assert "coflows instances --fetched" in coflows(*ask, code=13).stderr
+    assert kept in coflows("instances", "--fetched", "--as", "bob").stdout
+    assert "its quota is set" in coflows(*again, "--quota", "instances=2").stdout
     assert json.loads(coflows("--as", "bob", "call", kept).stdout) == {"count": 2}
     assert json.loads(coflows("--as", "alice", "call", kept).stdout) == {"count": 3}
     assert json.loads(coflows(*ask).stdout) == {"count": 1}
     coflows("--as", "bob", "delete", kept)
+    assert coflows("instances", "--fetched", "--as", "bob").stdout == "There are no instances.\n"
     coflows("--as", "bob", "call", kept, code=7)
 
 
@@ -135,6 +150,13 @@ def test_worker_modules(coflows: Run, worker: Callable[..., subprocess.Popen[str
     worker("workers.get_instance_worker", "--user", "alice")
     called = coflows("call", "mine", "--user", user_id, "--as", "bob", "--json")
     assert json.loads(called.stdout) == {"secret": 5}
+
+
+@pytest.mark.parametrize("module", ["dispatch_worker", "get_instance_worker", "executor"])
+def test_a_worker_starts_without_a_warning(module: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-W", "error", "-m", f"workers.{module}", "--help"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_doctor(coflows: Run) -> None:
@@ -163,7 +185,28 @@ def test_doctor_looks_for_workers(coflows: Run, worker: Callable[..., subprocess
     told = text(1)
     assert "no dispatch worker" not in told and "no get_instance worker" in told
     worker("workers.get_instance_worker", "--user", "alice")
-    assert "workers are there" in text(0)
+    assert "1 endpoint served, and workers are there" in text(0)
+
+
+def test_doctor_knows_colonies(coflows: Run, worker: Callable[..., subprocess.Popen[str]]) -> None:
+    coflows("user", "create", "alice")
+    coflows("colony", "add", "test")
+    told = coflows("doctor", code=1).stdout
+    assert "python -m workers.executor --colony test" in told and "coflows worker all" not in told
+    worker("workers.executor", "--colony", "test", "--type", "python")
+    assert "workers are there" in coflows("doctor").stdout
+
+
+def test_help_is_whole() -> None:
+    """No line of a list of commands is cut off on a terminal of 80 columns."""
+    groups = [get_command(build())]
+    for group in groups:
+        assert isinstance(group, TyperGroup)
+        with group.make_context("coflows", [], resilient_parsing=True, terminal_width=80) as context:
+            commands = group.get_help(context).partition("Commands:\n")[2].splitlines()
+        assert commands and [line for line in commands if line.endswith("...")] == []
+        groups += [one for one in group.commands.values() if isinstance(one, TyperGroup)]
+    assert len(groups) > 5
 
 
 @pytest.mark.parametrize(
@@ -172,6 +215,8 @@ def test_doctor_looks_for_workers(coflows: Run, worker: Callable[..., subprocess
         (["call", "counter"], 7, "serves nothing under 'counter'"),
         (["call", "counter", "--data", "[1]"], 2, "JSON object"),
         (["serve", "No.Such", "x"], 6, "No"),
+        (["serve", "flow_modules.CounterFlowModule", "x"], 6, "is a module"),
+        (["serve", "EchoFlowModule.EchoFlow", "x", "--flow-modules", "nowhere"], 2, "nowhere is no folder"),
         (["serve", "EchoFlowModule.EchoFlow", "a:b"], 2, "Endpoint name"),
         (["flows", "--as", "nobody"], 3, "coflows user create nobody"),
         (["user", "create", "alice"], 3, "exists already"),
@@ -281,7 +326,7 @@ def test_workflows(
     assert stuck in coflows("workflow", "psw").stdout and stuck not in coflows("workflow", "ps").stdout
     assert "Cancel it first" in coflows("workflow", "remove", "--processgraphid", stuck, code=6).stderr
     told = coflows("workflow", "removeall").stdout
-    assert "Removed 2 workflow(s)." in told and f"Not removed: {stuck}: it is not over." in told
+    assert "Removed 2 workflows." in told and f"Not removed: {stuck}: it is not over." in told
     coflows("workflow", "cancel", "--processgraphid", stuck)
     assert json.loads(coflows("workflow", "remove", "--processgraphid", stuck, "--json").stdout)["removed"] is True
     assert json.loads(coflows("workflow", "psf", "--json").stdout) == []

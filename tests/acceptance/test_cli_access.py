@@ -54,9 +54,11 @@ def test_rules_and_groups(coflows: Callable[..., str], users: dict[str, str]) ->
     assert loaded(coflows("group", "add", "friends", "bob", users["carol"], "--json"))["members"] == both
     assert loaded(coflows("group", "remove", "friends", "bob", "--json"))["members"] == [users["carol"]]
     assert loaded(coflows("group", "list", "--json")) == {"friends": [users["carol"]]}
-    assert "root callers too" in coflows("access", "echo", "group:friends", "--roots")
+    told = coflows("access", "echo", "group:friends", "--roots")
+    assert "root callers too" in told and users["carol"] in told and "Nobody" not in told
     assert loaded(coflows("access", "echo", "--json"))["roots"] is True
     assert coflows("group", "delete", "friends") == "Done.\n"
+    assert "coflows group add friends" in coflows("access", "echo"), "whoever mistypes a group shuts everybody out"
     assert coflows("group", "list") == "There are no groups.\n"
     assert "no access rule" in coflows("access", "echo", "group:", code=2)
     assert "neither a user id" in coflows("access", "echo", "dave", code=2)

@@ -269,7 +269,7 @@ def test_what_cannot_be_sent_fails_its_step(client: Colonies) -> None:
         return object()
 
     end = client.wait(submitted(client, spec(give, maxretries=3)), TIMEOUT)
-    assert end.state == "FAILED" and "SerializationError" in end.reason and "'output': a object" in end.reason
+    assert end.state == "FAILED" and "SerializationError" in end.reason and "'output': an object" in end.reason
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from coflows import Client, FlowMessage, futures
+from coflows import Client, FlowMessage, futures, mounting
 from coflows.dispatch import partitions
 from coflows.errors import (
     CallCancelledError,
@@ -226,8 +227,9 @@ def test_a_received_message_is_sent_on_as_a_new_one(two: list[Client]) -> None:
 def test_data_that_cannot_be_sent_names_its_key(two: list[Client]) -> None:
     owner, client = two
     flow = serve(owner, client, "EchoFlowModule.EchoFlow")
-    with pytest.raises(SerializationError, match=r"'a\.b\[1\]': a set"):
+    with pytest.raises(SerializationError, match=r"'a\.b\[1\]': a set") as caught:
         flow.ask({"a": {"b": [1, {2}]}}, TIMEOUT)
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") == 1
     with pytest.raises(MessageTooLargeError, match="1048576"):
         flow.ask({"a": b"x" * 2**20}, TIMEOUT)
     with pytest.raises(SerializationError, match="dict"):
@@ -381,3 +383,13 @@ def test_who_waits_long_is_told_what_starts_a_worker(
     with pytest.raises(CallTimeoutError):
         flow.get_reply_future({}).get_data(timeout=0.1)
     assert "`coflows worker all --dispatch-point slow`" in caplog.text
+
+
+def test_who_waits_long_for_an_instance_is_told_what_starts_a_worker(
+    users: Users, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounting, "SLOW_ANSWER", 0.05)
+    away, client = users(2)
+    with pytest.raises(CallTimeoutError):
+        get_flow_instance(client, "flow", away.user_id, timeout=0.2)
+    assert f"{away.user_id} has not answered a request for flow" in caplog.text and "coflows worker all" in caplog.text

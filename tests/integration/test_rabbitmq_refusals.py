@@ -73,8 +73,8 @@ def test_nothing_there_names_the_url_without_the_password() -> None:
         port = taken.getsockname()[1]
     with pytest.raises(BrokerUnavailableError) as caught:
         RabbitMQBroker(f"amqp://guest:sesame@127.0.0.1:{port}/there", connect_timeout=0.3)
-    assert f"Nothing answers at amqp://guest@127.0.0.1:{port}/there" in caught.value.message
-    assert "refused" in caught.value.message and "embedded://" in caught.value.hint
+    assert caught.value.message == f"Nothing answers at amqp://guest@127.0.0.1:{port}/there (Connection refused)."
+    assert "embedded://" in caught.value.hint
     assert "sesame" not in str(caught.value)
 
 

@@ -19,7 +19,7 @@ from coflows.doorbell import bells_in
 from coflows.errors import ConfigurationError
 from coflows.identity.home import Home
 from coflows.identity.keys import Identity
-from coflows.registry import Registry, RunningService
+from coflows.registry import Registry, RunningService, run_service
 from coflows.registry.entry import FlowEntry
 from coflows.serving import serve_flow, unserve_flow
 from coflows.workflow import Colonies
@@ -291,6 +291,10 @@ def test_arguments_that_are_wrong(serve: Serve) -> None:
     for said in ({"colour": "red"}, {"heartbeat": 0}, {"pp": 3}, {"retry": -2}, {"connect": ["x"] * 3}):
         with pytest.raises(ConfigurationError):
             serve(**said)
+    with pytest.raises(ConfigurationError, match=r"^The arguments .* url: 'localhost:1' is no URL .*[^.]\.$"):
+        serve(url="localhost:1")
+    with pytest.raises(ConfigurationError, match="One is DEBUG"):
+        run_service(url="http://localhost:0", screen_level="loud")
 
 
 def test_a_loader_is_a_file_a_function_or_a_store(serve: Serve, home: Path, tmp_path: Path) -> None:

@@ -252,6 +252,12 @@ def test_a_passive_declare_tells_that_a_foreign_queue_is_there_and_how_full_and_
     assert caught.value.reply_code == 404
 
 
+def test_who_uses_anothers_account_is_told_so(world: World) -> None:
+    with pytest.raises(BrokerAuthError) as caught, connect(Identity.generate(), world.bob_url) as stranger:
+        get_flow_instance(stranger, "counter", world.alice.user_id)
+    assert "add-user" in caught.value.hint and "set_permissions" not in caught.value.hint
+
+
 # -- changing what is another's -----------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from coflows import connect
+from coflows.cli.context import Options
+from coflows.cli.diagnosis import diagnose
 from coflows.config import load_settings
 from coflows.errors import IdentityError, PassphraseError
 from coflows.identity.home import Home
@@ -120,6 +122,16 @@ def test_a_damaged_file_is_told_and_asks_for_no_endless_work(key: Path, home: Pa
     key.write_text(json.dumps(content))
     with pytest.raises(IdentityError):
         Home(home).load_user("alice", "geheim")
+
+
+@pytest.mark.usefixtures("key")
+def test_the_doctor_asks_for_it_and_says_that_it_is_the_keys(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Home(home).set_passphrase("alice", None, "geheim")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    for typed, ok in (("wrong", False), ("geheim", True)):
+        monkeypatch.setattr("coflows.cli.context.getpass", lambda _prompt, typed=typed: typed)
+        checks = {one.name: one.ok for one in diagnose(Options())}
+        assert checks["keys"] is ok and ("store" in checks) is ok
 
 
 def test_the_command_line_sets_changes_and_removes_it_and_shows_it_nowhere(key: Path, home: Path) -> None:

@@ -180,7 +180,7 @@ def test_nothing_is_lost_or_done_twice_while_keys_change_under_load(start_worker
         try:
             for words in (("rotate",), ("revoke",)):
                 command = [sys.executable, "-m", "coflows.cli", "--as", "owner", "key", *words]
-                assert b"1 peers were told" in subprocess.run(command, check=True, capture_output=True).stdout
+                assert b"Told 1 peer." in subprocess.run(command, check=True, capture_output=True).stdout
             rotate(caller)
         finally:
             ended.set()

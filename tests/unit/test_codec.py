@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import traceback
 from typing import Any
 
 import msgpack
@@ -95,12 +96,13 @@ def test_what_a_value_takes_in_memory_is_known(inner: Any) -> None:
         ({"a": {"b": [1, {2}]}}, r"'a\.b\[1\]': a set"),
         ({"n": 2**64}, "'n': the integer"),
         ({"s": "\ud800"}, "'s': the text"),
-        ({"o": object()}, "'o': a object"),
+        ({"o": object()}, "'o': an object"),
     ],
 )
 def test_what_cannot_be_sent_is_named(value: Any, text: str) -> None:
-    with pytest.raises(SerializationError, match=text):
+    with pytest.raises(SerializationError, match=text) as caught:
         encode(value)
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") == 1
 
 
 def test_a_value_that_contains_itself() -> None:

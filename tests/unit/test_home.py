@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coflows.connecting import which_user
 from coflows.errors import IdentityError, NameInvalidError, UserExistsError, UserNotFoundError
 from coflows.identity.home import Home
 
@@ -33,7 +34,7 @@ def test_of_many_who_create_one_name_one_wins(tmp_path: Path) -> None:
     assert made == [Home(tmp_path).load_user("alice").user_id]
 
 
-def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path)
     home.create_user("alice")
     with pytest.raises(UserNotFoundError, match=r"known: alice.*user create bob"):
@@ -44,6 +45,9 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     key.chmod(0o640)
     with pytest.raises(IdentityError, match="chmod 600"):
         home.load_user("alice")
+    monkeypatch.setenv("COFLOWS_HOME", str(tmp_path))
+    monkeypatch.delenv("COFLOWS_USER", raising=False)
+    assert which_user() == "alice" and home.list_users() == [], "the only user is not passed over"
     key.chmod(0o600)
     key.write_text("{")
     with pytest.raises(IdentityError, match="damaged"):

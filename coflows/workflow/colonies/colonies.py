@@ -263,5 +263,6 @@ class Colonies:
         known = self.get_colonies()
         return EndpointNotFoundError(
             f"User {self.owner} has no colony {colonyname!r}.",
-            hint=f"There is {', '.join(known) or 'none'}. Make it: coflows colony add NAME, or add_colony(name).",
+            hint=f"There is {', '.join(known) or 'none'}. Make it (`coflows colony add NAME`, add_colony), or say "
+            "whose it is when it is another's (--owner, owner=).",
         )

@@ -226,7 +226,10 @@ class RunFlow(GraphFlow):
         self._turn.leave_no_record()
         name = message.data.get("process")
         if not isinstance(name, str) or name not in self._now:
-            raise WorkflowError(f"{self._id} has no process {str(name)[:100]}.", hint="Take one of processids.")
+            raise WorkflowError(
+                f"{self._id} has no process {str(name)[:100]}.",
+                hint=f"Take one of processids: `coflows workflow get --workflowid {self._id}` lists them.",
+            )
         status = self._now.statuses[name]
         given = self.records.get(f"a:{name}:{status.attempt}")
         return {

@@ -139,7 +139,7 @@ class SubmissionFlow(AtomicFlow):
         if not ((submit and rights.submit) or (execute and rights.execute)):
             raise AccessDeniedError(
                 f"You may not do this in colony {self._colony}.",
-                hint="Its owner allows it with allow(colony, user_id, submit=True, execute=True).",
+                hint="Its owner lets you: `coflows colony allow NAME YOUR_ID --submit --execute`, or allow(...).",
             )
 
     def _tell(self, address: InstanceAddress, data: dict[str, Any]) -> None:
