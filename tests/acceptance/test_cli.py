@@ -117,13 +117,13 @@ def test_who_is_called(coflows: Run, worker: Callable[..., subprocess.Popen[str]
     worker("coflows.cli", "worker", "all", "--as", "alice")
     ask = ("--as", "bob", "call", "counter", "--user", "alice")
     again = ("serve", "CounterFlowModule.CounterFlow", "counter", "--as", "alice")
-    assert "its quota is set" in coflows(*again, "--quota", "instances=1,messages=none").stdout
+    assert "only its quota was set" in coflows(*again, "--quota", "instances=1", "--quota", "messages=none").stdout
     assert "'calls'" in coflows(*again, "--quota", "calls=1", code=2).stderr
     assert "--quota messages=10" in coflows(*again, "--quota", "many", code=2).stderr
     kept = coflows(*ask, "--keep").stderr.strip()
     assert "coflows instances --fetched" in coflows(*ask, code=13).stderr
     assert kept in coflows("instances", "--fetched", "--as", "bob").stdout
-    assert "its quota is set" in coflows(*again, "--quota", "instances=2").stdout
+    assert "only its quota was set" in coflows(*again, "--quota", "instances=2").stdout
     assert json.loads(coflows("--as", "bob", "call", kept).stdout) == {"count": 2}
     assert json.loads(coflows("--as", "alice", "call", kept).stdout) == {"count": 3}
     assert json.loads(coflows(*ask).stdout) == {"count": 1}

@@ -26,6 +26,9 @@ class Counted:
     def ack(self) -> None:
         self.settled += 1
 
+    def reject(self, reason: str) -> None:
+        raise AssertionError(reason)
+
 
 def job(delivery: Any) -> Job:
     source: Any = None

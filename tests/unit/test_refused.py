@@ -22,6 +22,7 @@ class Told:
     def __init__(self) -> None:
         self.settled: list[Job] = []
         self.adopted: list[Job] = []
+        self.settlement = self
 
     def settle(self, jobs: Sequence[Job], error: BaseException) -> None:
         assert error is FULL
