@@ -68,7 +68,7 @@ def test_a_question_keeps_nothing_but_what_it_asks(colony: tuple[Client, Client]
     owner, guest = colony
     theirs = Colonies(guest, owner.user_id)
     run = GraphId.parse(theirs.begin(workflow()))
-    future = theirs._start(theirs_run(owner, run), {"ask": "wait", "ballast": "x" * 500_000})
+    future = theirs._asking._start(theirs_run(owner, run), {"ask": "wait", "ballast": "x" * 500_000})
     prefix = f"records:{run.flow_id}:w:"
     until(owner.store, prefix, lambda: bool(owner.store.keys(prefix)), "it waits")
     assert all(len(entry.value) < 2_000 for entry in owner.store.scan(prefix))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -181,5 +182,8 @@ def test_a_command_at_a_terminal_asks_once_and_shows_it_nowhere(key: Path, home:
         while then.encode() not in shown:
             shown += (more := process.stdout.read(1000))
             assert more, shown
+        # The terminal's end would do, but for who is told to outlive it (nohup).
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
         process.kill()
     assert shown.count(b"Passphrase") == 1 and passphrase.encode() not in shown
