@@ -23,6 +23,9 @@ from workers.get_instance_worker import run_get_instance_worker_thread
 from workers.handle import WorkerHandle, run_until_signal
 
 GC_THRESHOLDS = (50_000, 20, 100)
+SWITCH_INTERVAL = 0.001
+"""Seconds that a thread keeps the interpreter while others want it. A call changes threads several times, and waits so
+long each time beside somebody's flood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def run_process(options: ProcessOptions, ready: Callable[[Client], None]) -> Non
     # What is loaded by now stays; and turns leave little behind for the collector, which took a fifth of their time.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     with ExitStack() as exit_stack:
         user, urls = which_user(options.user), (options.broker_url, options.store_url)
         cl = exit_stack.enter_context(open_client(user, *urls, passphrase=options.passphrase))

@@ -123,6 +123,8 @@ class Job:
         parcel, self.parcel = self.parcel, None
         if parcel is not None:
             parcel.settle(again=again)
+        if not self.twins:
+            return None
         twins, self.twins = self.twins, []
         repeated: Job | None = None
         while True:
