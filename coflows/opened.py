@@ -28,6 +28,8 @@ MAX_OPENED = 12 * 2**20
 """Weight of messages that are opened, and wait for their senders' turns; more stay sealed."""
 MAX_READ = 2 * 2**20
 """Bytes that messages take in memory which are read, and so taken in, at a time."""
+LARGE = 256 * 1024
+"""Weight of a piece that may take much more memory once it is read."""
 ITEM_WEIGHT, BYTE_WEIGHT = 500, 4
 """What a message weighs, and each byte of it: of large ones few are opened ahead."""
 
@@ -46,6 +48,10 @@ class Queue(Protocol):
     @property
     def full(self) -> bool:
         """Whether so much of it is in hand that nothing more is to be read now."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is that nothing large is (``LARGE``)."""
 
 
 From = TypeVar("From", bound=Queue)
@@ -126,7 +132,7 @@ class Opened(Generic[From, Payload]):
             if piece.era != piece.source.era:
                 self._weight -= piece.weight
                 continue
-            if piece.source.full:
+            if piece.source.full or (piece.weight > LARGE and piece.source.crowded):
                 self._pieces.push_first(sender, piece)
                 waiting.add(sender)
                 continue

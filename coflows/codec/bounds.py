@@ -1,7 +1,7 @@
 """Measures msgpack before it is read: how many elements it has and how deep it is nested, without making any of it.
 
 A list of a million empty lists is a megabyte of msgpack and eighty of memory, and a thousand lists in each other that
-each announce 200,000 elements are five kilobytes for which msgpack allocates more than a gigabyte. So what is larger
+each announce 150,000 elements are five kilobytes for which msgpack allocates more than a gigabyte. So what is larger
 than that could matter for is measured first.
 """
 

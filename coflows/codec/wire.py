@@ -10,7 +10,7 @@ from coflows.codec.bounds import measure
 from coflows.errors import MessageTooLargeError, SerializationError
 
 MAX_DEPTH = 32
-MAX_ITEMS = 200_000
+MAX_ITEMS = 150_000
 ELEMENT_BYTES = 140
 """What an element takes in memory, twice as much at most: a text as a key, a number, an empty list or dict."""
 SMALL = 1024

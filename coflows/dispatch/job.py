@@ -37,6 +37,10 @@ class Source(Protocol):
     def full(self) -> bool:
         """Whether so much is in hand that nothing more is to be read; ``Runner.go_on`` is called when it is no more."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether that is so for what is large."""
+
     def defer(self, delivery: Delivery) -> bool:
         """Whether too much is in hand: the source gives the delivery to the runner again later, or it goes back."""
 

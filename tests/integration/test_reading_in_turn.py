@@ -42,7 +42,7 @@ def value_of(incoming: Incoming) -> Any:
 class Partition:
     """Of a source, what is asked of it here."""
 
-    name, era, full = "queue", 0, False
+    name, era, full, crowded = "queue", 0, False, False
 
 
 def sent(sender: Client, owner: Client, count: int, text: str = "") -> Body:
