@@ -51,8 +51,6 @@ that need each other's can be fetched with one worker each."""
 
 ROOM, SMALL_REQUEST = 16 * 2**20, 32 * 2**10
 """Bytes that requests in hand may take in memory; of one that needs no room."""
-LOOK = 0.05
-"""Seconds between looks whether a large request may be read."""
 SWEEP, KEEP_PAUSE = 5.0, 1.0
 """Seconds between two looks for what an unfinished fetch has left behind; before another try to keep something."""
 
@@ -65,14 +63,8 @@ class _Door:
     harmless."""
 
     name: str
-    room: Room
     era: int = 0
     full: bool = False
-
-    @property
-    def crowded(self) -> bool:
-        """Large requests are read one after the other."""
-        return not self.room.is_empty
 
 
 class Doorkeeper:
@@ -105,15 +97,13 @@ class Doorkeeper:
     def _receive(self) -> None:
         """Read what comes, in turn for all who ask; in a thread of its own, for what asks much takes long to read."""
         opened: Opened[_Door, Request] = Opened(self._cl.session, self._request_of)
-        door = _Door(door_queue(self._cl.user_id).name, self._room)
+        door = _Door(door_queue(self._cl.user_id).name)
         while not self._ending.is_set():
-            while not opened.full and (not opened or not self._came.empty()):
+            while not opened.full and (not opened.goes_on or not self._came.empty()):
                 delivery = self._came.get()
                 if delivery is None or self._ending.is_set():
                     return
                 opened.add(delivery, door)
-            if not opened.goes_on and self._came.empty():
-                self._ending.wait(LOOK)
             self._receive_next(opened)  # While this thread waits it holds nothing that it has read.
 
     def _receive_next(self, opened: Opened[_Door, Request]) -> None:

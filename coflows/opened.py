@@ -28,8 +28,6 @@ MAX_OPENED = 12 * 2**20
 """Weight of messages that are opened, and wait for their senders' turns; more stay sealed."""
 MAX_READ = 2 * 2**20
 """Bytes that messages take in memory which are read, and so taken in, at a time."""
-LARGE = 256 * 1024
-"""Weight of a piece that may take much more memory once it is read."""
 ITEM_WEIGHT, BYTE_WEIGHT = 500, 4
 """What a message weighs, and each byte of it: of large ones few are opened ahead."""
 
@@ -48,10 +46,6 @@ class Queue(Protocol):
     @property
     def full(self) -> bool:
         """Whether so much of it is in hand that nothing more is to be read now."""
-
-    @property
-    def crowded(self) -> bool:
-        """Whether so much is that nothing large is (``LARGE``)."""
 
 
 From = TypeVar("From", bound=Queue)
@@ -86,12 +80,10 @@ class Opened(Generic[From, Payload]):
         self._pieces: FairQueue[str, Piece[From]] = FairQueue()
         self._numbers = count(1)
         self._weight = 0
-        """Of what is in it."""
-        self._held_up = 0
-        """Senders whose next messages are of full queues."""
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
+        """Of what is in it, less what is aside."""
+        self._aside: dict[From, list[tuple[str, Piece[From]]]] = {}
+        """What came from queues that are full now, which holds up nothing else. Of one it is no more than was opened
+        before that."""
 
     @property
     def full(self) -> bool:
@@ -100,8 +92,8 @@ class Opened(Generic[From, Payload]):
 
     @property
     def goes_on(self) -> bool:
-        """Whether ``next`` may give something, as far as the last time told."""
-        return len(self._pieces.owners) > self._held_up
+        """Whether ``next`` has something to give, without any queue having become less full."""
+        return bool(self._pieces)
 
     def add(self, delivery: Delivery, source: From) -> None:
         """Open a delivery; what nobody can open is rejected."""
@@ -122,21 +114,19 @@ class Opened(Generic[From, Payload]):
     def next(self) -> list[Read[From, Payload]]:
         """What is to be taken in now. Whose turn it is says what that is, and what came first says in which order.
         What has gone back is forgotten; what nobody can read is rejected, with all of its delivery once that is done.
-        Nothing is given of what comes from full queues, nor what its senders sent after it."""
+        Nothing is given of what comes from full queues."""
+        self._come_back()
         most = ROUND if len(self._pieces.owners) < 2 else ROUND_OF_MANY
         taken: list[Read[From, Payload]] = []
-        waiting: set[str] = set()
         weight = 0
-        while most > 0 and weight < MAX_READ and (found := self._pieces.pop(waiting)) is not None:
-            sender, piece = found
-            if piece.era != piece.source.era:
-                self._weight -= piece.weight
-                continue
-            if piece.source.full or (piece.weight > LARGE and piece.source.crowded):
-                self._pieces.push_first(sender, piece)
-                waiting.add(sender)
-                continue
+        while most > 0 and weight < MAX_READ and (found := self._pieces.pop()) is not None:
+            piece = found[1]
             self._weight -= piece.weight
+            if piece.era != piece.source.era:
+                continue
+            if piece.source.full or piece.source in self._aside:  # It may have become less full just now.
+                self._aside.setdefault(piece.source, []).append(found)
+                continue
             most -= len(piece.opened.items)
             try:
                 messages = [(one, self._payload_of(one)) for one in self._session.read_all(piece.opened)]
@@ -146,8 +136,14 @@ class Opened(Generic[From, Payload]):
                 continue
             weight += sum(incoming.weight for incoming, _ in messages)
             taken.append(Read(piece, messages))
-        self._held_up = len(waiting)
         return sorted(taken, key=lambda one: one.piece.number)
+
+    def _come_back(self) -> None:
+        """What is aside goes on, before what came after it, where its queue is full no more."""
+        for source in [one for one in self._aside if not one.full]:
+            for sender, piece in reversed(self._aside.pop(source)):
+                self._pieces.push_first(sender, piece)
+                self._weight += piece.weight
 
     def _refusal(self, queue: str, error: Exception) -> str:
         """Why something is rejected, as its dead letter says it."""

@@ -15,11 +15,6 @@ class Room:
         self._taken = 0
         self._lock = threading.Lock()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is there but what is small."""
-        return not self._taken
-
     def take(self, size: int) -> bool:
         """Whether there is room for that many bytes, which are taken then."""
         if size <= self._small:

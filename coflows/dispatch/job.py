@@ -11,6 +11,7 @@ from coflows.dispatch.lease import Lease
 from coflows.dispatch.parking import Claim
 from coflows.errors import CoflowsError
 from coflows.model.calls import Call
+from coflows.opened import Queue
 from coflows.parcel import Parcel
 from coflows.quotas.accounts import Account
 from coflows.quotas.quota import Quota
@@ -18,28 +19,12 @@ from coflows.session import Incoming
 from coflows.store.base import Entry
 
 
-class Source(Protocol):
-    """The queue that jobs come from, as the runner sees it."""
-
-    @property
-    def name(self) -> str:
-        """The queue's name."""
+class Source(Queue, Protocol):
+    """The queue that jobs come from, as the runner sees it. ``Runner.go_on`` is called when it is full no more."""
 
     @property
     def lease(self) -> Lease | None:
         """The lease of the partition; None for the queue of parallel endpoints."""
-
-    @property
-    def era(self) -> int:
-        """Another one once all that was not worked off has gone back."""
-
-    @property
-    def full(self) -> bool:
-        """Whether so much is in hand that nothing more is to be read; ``Runner.go_on`` is called when it is no more."""
-
-    @property
-    def crowded(self) -> bool:
-        """Whether that is so for what is large."""
 
     def defer(self, delivery: Delivery) -> bool:
         """Whether too much is in hand: the source gives the delivery to the runner again later, or it goes back."""

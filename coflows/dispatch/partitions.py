@@ -91,11 +91,6 @@ class PartitionFeed:
         """See Source."""
         return len(self._jobs) >= MAX_JOBS or self._bytes >= MAX_BYTES
 
-    @property
-    def crowded(self) -> bool:
-        """See Source."""
-        return self.full
-
     def open(self) -> None:
         """Consume. Raises what the broker raises."""
         self._consumer = self._cl.broker.consume(self._queue.name, self._on_delivery, prefetch=self._prefetch)

@@ -12,7 +12,7 @@ from coflows.codec.wire import encode
 from coflows.identity.sealing import MAX_ITEMS, Item, seal_items
 from coflows.model.calls import Call
 from coflows.model.messages import new_message_id
-from coflows.opened import MAX_READ, PIECE, ROUND_OF_MANY, Opened
+from coflows.opened import MAX_OPENED, MAX_READ, PIECE, ROUND_OF_MANY, Opened
 from coflows.session import Incoming
 
 FLOW = "00000000-0000-0000-0000-000000000000"
@@ -42,7 +42,7 @@ def value_of(incoming: Incoming) -> Any:
 class Partition:
     """Of a source, what is asked of it here."""
 
-    name, era, full, crowded = "queue", 0, False, False
+    name, era, full = "queue", 0, False
 
 
 def sent(sender: Client, owner: Client, count: int, text: str = "") -> Body:
@@ -72,7 +72,7 @@ def test_what_is_read_at_a_time_has_bounds(users: Callable[..., list[Client]]) -
     assert opened.full, "what comes now stays sealed"
     while found := opened.next():
         assert sum(incoming.weight for read in found for incoming, _ in read.messages) <= MAX_READ + 2**20
-    assert not opened.full and not opened
+    assert not opened.full and not opened.goes_on
 
 
 def test_what_has_gone_back_is_not_read(users: Callable[..., list[Client]]) -> None:
@@ -82,10 +82,10 @@ def test_what_has_gone_back_is_not_read(users: Callable[..., list[Client]]) -> N
     delivery = sent(sender, owner, 2 * PIECE)
     opened.add(delivery, partition)
     partition.era = 1
-    assert opened.next() == [] and not opened and delivery.ended == []
+    assert opened.next() == [] and not opened.goes_on and delivery.ended == []
 
 
-def test_what_is_for_a_full_queue_waits_and_holds_up_its_sender_alone(users: Callable[..., list[Client]]) -> None:
+def test_what_is_for_a_full_queue_waits_and_holds_up_nothing_else(users: Callable[..., list[Client]]) -> None:
     owner, many, one = users(3)
     opened = Opened(owner.session, value_of)
     full: Any = Partition()
@@ -93,9 +93,22 @@ def test_what_is_for_a_full_queue_waits_and_holds_up_its_sender_alone(users: Cal
     full.full = True
     opened.add(sent(many, owner, 2), full)
     opened.add(sent(many, owner, 1), other)
+    opened.add(sent(many, owner, 3), full)
     opened.add(sent(one, owner, 1), other)
-    assert [incoming.sender for read in opened.next() for incoming, _ in read.messages] == [one.user_id]
-    assert opened and not opened.goes_on and opened.next() == []
+    assert [len(read.messages) for read in opened.next()] == [1, 1]
+    assert not opened.goes_on and opened.next() == []
     full.full = False
-    assert [len(read.messages) for read in opened.next()] == [2, 1], "in the order in which they came"
-    assert not opened
+    assert [len(read.messages) for read in opened.next()] == [2, 3], "in the order in which they came"
+    assert not opened.goes_on
+
+
+def test_a_full_queue_with_much_before_it_keeps_no_other_sealed(users: Callable[..., list[Client]]) -> None:
+    owner, many = users(2)
+    opened = Opened(owner.session, value_of)
+    queue: Any = Partition()
+    while not opened.full:
+        opened.add(sent(many, owner, 1, "x" * (MAX_OPENED // 40)), queue)
+    queue.full = True
+    assert opened.next() == [] and not opened.full
+    queue.full = False
+    assert opened.next() and opened.goes_on
